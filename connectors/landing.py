@@ -1,0 +1,131 @@
+"""Landed files: what the connectors hand to the warehouse, as bytes on disk with a manifest.
+
+One pull of one source is one directory::
+
+    <landing>/<source>/<run_id>/
+        pull.json                     written last, by rename: a directory without it is an unfinished pull
+        <object>/manifest.json        written when the object is complete
+        <object>/part-00000.csv       the CRM's bytes: csv, json_array (a file is one JSON array) or ndjson
+
+`docs/landing.md` describes the JSON. Instants are ISO 8601 in UTC, sizes are bytes, names are the CRM's own.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+FORMAT = 1
+FileFormat = Literal["csv", "json_array", "ndjson"]
+
+
+@dataclass
+class LandedFile:
+    """One file of an object. `rows` counts records as the CRM told or we counted while streaming."""
+
+    name: str
+    format: FileFormat
+    rows: int
+    bytes: int
+    columns: list[str] = field(default_factory=list)  # csv: the header, in order
+
+
+@dataclass
+class Field:
+    """A field of the CRM's schema, as its describe or properties call names it."""
+
+    name: str
+    type: str
+    label: str | None = None
+    custom: bool = False
+    calculated: bool = False
+
+
+@dataclass
+class Manifest:
+    """What was landed for one object, and what may be concluded from it.
+
+    mode: `full` or `incremental`. complete: the files hold every record that the CRM has (a full listing that ended well),
+    so that what is absent is gone. watermark: every record with a cursor up to here has been landed, by the CRM's own clock;
+    None where the object has no cursor and is read whole each time.
+    """
+
+    source: str
+    crm: str
+    object: str
+    key: str
+    mode: Literal["full", "incremental"]
+    complete: bool = False
+    cursor: str | None = None
+    since: datetime | None = None
+    watermark: datetime | None = None
+    files: list[LandedFile] = field(default_factory=list)
+    fields: list[Field] = field(default_factory=list)
+    calls: int = 0
+    notice: str | None = None  # why the object is empty or partial (no permission, not in this edition), in words
+
+    @property
+    def rows(self) -> int:
+        return sum(f.rows for f in self.files)
+
+    @property
+    def bytes(self) -> int:
+        return sum(f.bytes for f in self.files)
+
+
+@dataclass
+class Pull:
+    """One finished pull of one source. `org` holds what the CRM says of itself: org_id, timezone, currency,
+    fiscal_year_start_month, record_url (a template with {id}), each where known."""
+
+    source: str
+    crm: str
+    run_id: str
+    full: bool
+    objects: list[str] = field(default_factory=list)
+    org: dict[str, Any] = field(default_factory=dict)
+    calls: int = 0
+    daily_used: int | None = None
+    daily_limit: int | None = None
+    server_time: datetime | None = None
+
+
+def _default(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    raise TypeError(f"cannot write {type(value).__name__} to a manifest")
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write `document` so that the file is either absent or whole, whenever the process dies."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as out:
+        out.write(orjson.dumps(document, default=_default, option=orjson.OPT_INDENT_2 | orjson.OPT_PASSTHROUGH_DATETIME))
+        out.flush()
+        os.fsync(out.fileno())
+    part.replace(path)
+
+
+class Landing:
+    """The directory of one pull while it is being filled."""
+
+    def __init__(self, root: Path, source: str, run_id: str) -> None:
+        self.directory = root / source / run_id
+        self.directory.mkdir(parents=True, exist_ok=True)
+
+    def object_directory(self, obj: str) -> Path:
+        directory = self.directory / obj
+        directory.mkdir(exist_ok=True)
+        return directory
+
+    def finish_object(self, manifest: Manifest) -> None:
+        write_json(self.object_directory(manifest.object) / "manifest.json", {"format": FORMAT, **asdict(manifest)})
+
+    def finish(self, pull: Pull) -> Path:
+        write_json(self.directory / "pull.json", {"format": FORMAT, **asdict(pull)})
+        return self.directory

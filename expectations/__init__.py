@@ -1,0 +1,1 @@
+"""The rules, the Great Expectations suites, findings, scores and the report."""

@@ -1,0 +1,10 @@
+-- Every move of a deal between stages, from the CRM's history.
+create table if not exists core.stage_event (
+    opportunity_key     varchar not null,       -- see core.opportunity
+    at                  timestamptz not null,   -- instant of the move
+    from_stage          varchar,                -- canonical; NULL for enter
+    to_stage            varchar not null,       -- canonical
+    from_crm_stage      varchar,                -- the CRM's value
+    to_crm_stage        varchar not null,       -- the CRM's value
+    kind                varchar not null        -- enter, advance, skip, regress, won, lost, reopen; move: within one canonical stage or to or from on_hold/unmapped
+);
