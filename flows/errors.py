@@ -1,0 +1,59 @@
+"""How a command ends when it does not end well. The numbers are the contract with schedulers: docs/cli.md."""
+
+from __future__ import annotations
+
+DONE, GATE_FAILED, USAGE, CRM_FAILED, WAREHOUSE_FAILED = 0, 1, 2, 3, 4
+
+
+class PlumblineError(Exception):
+    """An end with a message for a person: one or two plain lines, what happened and what to do. `exit_code` is the command's."""
+
+    exit_code = USAGE
+
+
+class ConfigError(PlumblineError):
+    """The configuration cannot be used; the message names the file, the key and the fix."""
+
+
+class UnknownSource(PlumblineError):
+    """A command named a source that the configuration does not have."""
+
+
+class GateFailed(PlumblineError):
+    """The gate that was asked for did not hold (`check --fail-on`)."""
+
+    exit_code = GATE_FAILED
+
+
+class SourcesFailed(PlumblineError):
+    """One or more sources failed; what the others delivered is in the warehouse. `errors` maps source to its plain lines."""
+
+    exit_code = CRM_FAILED
+
+    def __init__(self, errors: dict[str, str], finished: list[str]) -> None:
+        self.errors = errors
+        kept = f" Finished all the same: {', '.join(finished)}." if finished else ""
+        super().__init__("\n".join(errors.values()) + (f"\n{kept.strip()}" if kept else ""))
+
+
+class WriteFailed(PlumblineError):
+    """The CRM did not take some of the changes of a plan; each is kept with its reason."""
+
+    exit_code = CRM_FAILED
+
+
+def exit_code(error: BaseException) -> int | None:
+    """The contract's exit code for `error`, or None when it is a defect of ours (a traceback is then due).
+
+    The rooms' own errors are recognised by their class names' roots, so that no room has to be imported to end a command.
+    """
+    if isinstance(error, PlumblineError):
+        return error.exit_code
+    roots = {base.__name__ for base in type(error).__mro__}
+    if "CrmError" in roots:
+        return CRM_FAILED
+    if "WarehouseError" in roots:
+        return WAREHOUSE_FAILED
+    if "RuleError" in roots:
+        return USAGE
+    return None

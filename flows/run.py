@@ -1,0 +1,87 @@
+"""What every flow works with: the settings, the instant, the open warehouse, and how to tell people what is happening."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+if TYPE_CHECKING:
+    from flows.settings import Settings
+    from warehouse.connection import Warehouse
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Run:
+    """One run of one command. `now` is the run's present, in UTC: rules, snapshots and reports know no other clock."""
+
+    settings: Settings
+    now: datetime
+    run_id: str
+    command: str
+    warehouse: Warehouse
+    say: Say = lambda _: None
+    warn: Say = lambda _: None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def con(self) -> Any:
+        return self.warehouse.con
+
+    @property
+    def timezone(self) -> str:
+        """The business time zone: as configured, else as the CRMs' organisations say, else UTC."""
+        from warehouse.business import business_of
+
+        return business_of(self.con, **self.business_settings).timezone
+
+    @property
+    def business_settings(self) -> dict[str, Any]:
+        return self.settings.business.model_dump()
+
+    @property
+    def business_date(self) -> date:
+        """The day that rules call today."""
+        return self.now.astimezone(ZoneInfo(self.timezone)).date()
+
+
+def instant(text: str | None) -> datetime:
+    """`--now` as an instant; the wall clock is read here, once, when it is not given.
+
+    Raises ValueError for a text without a zone or that is no instant.
+    """
+    if text is None:
+        return datetime.now(UTC).replace(microsecond=0)
+    moment = datetime.fromisoformat(text.strip())
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone; write it like 2026-03-31T02:00:00+02:00 or 2026-03-31T00:00:00Z")
+    return moment.astimezone(UTC)
+
+
+@contextmanager
+def open_run(command: str, settings: Settings, now: datetime, *, say: Say | None = None, warn: Say | None = None) -> Iterator[Run]:
+    """Open the warehouse for writing and record the run in `ops`, whichever way it ends."""
+    from warehouse import ops
+    from warehouse.connection import open_warehouse
+
+    file = settings.warehouse
+    with open_warehouse(file.path, memory_limit=file.memory_limit, threads=file.threads, command=command) as warehouse:
+        run_id = ops.start_run(warehouse.con, command=command, now=now)
+        run = Run(settings, now, run_id, command, warehouse, say or (lambda _: None), warn or (lambda _: None))
+        try:
+            yield run
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            ops.finish_run(warehouse.con, run_id, status=status, error=str(error) or type(error).__name__, detail=run.detail)
+            raise
+        ops.finish_run(warehouse.con, run_id, status="done", detail=run.detail)
+
+
+def landing_root(settings: Settings) -> Path:
+    return settings.warehouse.landing

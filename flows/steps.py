@@ -1,0 +1,126 @@
+"""Flows and steps: Prefect flow runs and task runs when a Prefect API is at hand, plain calls otherwise.
+
+The same functions run either way. Prefect is imported only when it records (its import alone takes seconds, its ephemeral
+server tens of seconds and it loses task runs), so a command on a laptop starts nothing. What happened is in `ops` in both cases.
+Prefect sees the names of flows and steps, the configuration's path and `--now`; never settings, secrets or rows.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import tomllib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def prefect_api() -> str | None:
+    """Address of the Prefect API at hand: $PREFECT_API_URL, else that of the active profile. Does not import Prefect."""
+    if url := os.environ.get("PREFECT_API_URL"):
+        return url
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    profiles = Path(os.environ.get("PREFECT_PROFILES_PATH", home / "profiles.toml"))
+    try:
+        document = tomllib.loads(profiles.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError):
+        return None
+    active = os.environ.get("PREFECT_PROFILE") or document.get("active")
+    url = document.get("profiles", {}).get(active, {}).get("PREFECT_API_URL")
+    return url if isinstance(url, str) else None
+
+
+def prefect_answers(url: str, seconds: float = 3.0) -> bool:
+    """Whether the API is up: an unreachable one must not cost the night its sync."""
+    import requests
+
+    try:
+        return requests.get(url.rstrip("/") + "/health", timeout=seconds).ok
+    except requests.RequestException:
+        return False
+
+
+def _recording() -> bool:
+    """Whether this thread runs inside a Prefect flow run."""
+    if "prefect" not in sys.modules:
+        return False
+    from prefect.context import FlowRunContext
+
+    return FlowRunContext.get() is not None
+
+
+def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A step that an operator would name: a task run inside a Prefect flow run, a plain call elsewhere."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            if not _recording():
+                return function(*args, **kwargs)
+            return _task(name, functools.partial(function, *args, **kwargs), args)()
+
+        call.step_name = name  # type: ignore[attr-defined]
+        call.function = function  # type: ignore[attr-defined]
+        return call
+
+    return decorate
+
+
+def _task(name: str, body: Callable[[], R], args: tuple[Any, ...] = ()) -> Callable[[], R]:
+    """A Prefect task around a call without parameters: nothing for Prefect to hash, traverse or store."""
+    from prefect import task
+    from prefect.cache_policies import NO_CACHE
+
+    label = next((getattr(arg, "name", None) for arg in args if isinstance(getattr(arg, "crm", None), str)), None)
+
+    def run() -> R:
+        return body()
+
+    return task(name=name, task_run_name=f"{name} {label}" if label else name, cache_policy=NO_CACHE, persist_result=False)(run)
+
+
+def together(calls: list[Callable[[], R]]) -> list[R | BaseException]:
+    """Run calls at once, a thread each; an exception of one is its result and does not stop the others."""
+
+    def caught(call: Callable[[], R]) -> R | BaseException:
+        try:
+            return call()
+        except Exception as error:
+            return error
+
+    if len(calls) < 2:
+        return [caught(call) for call in calls]
+    import contextvars
+
+    with ThreadPoolExecutor(len(calls), thread_name_prefix="source") as pool:
+        # Each thread gets the flow run's context, so that its steps are recorded under it.
+        return list(pool.map(lambda pair: pair[0].run(caught, pair[1]), [(contextvars.copy_context(), call) for call in calls]))
+
+
+def recorded(name: str, parameters: dict[str, Any], body: Callable[[], R], warn: Callable[[str], None] = lambda _: None) -> R:
+    """Run `body` as the Prefect flow `name` when an API is at hand and answers, else in place.
+
+    parameters: plain values that the Prefect UI shows. An error of `body` fails the flow run and is raised unchanged.
+    """
+    url = prefect_api()
+    if _recording() or url is None:
+        return body()
+    if not prefect_answers(url):
+        warn(f"The Prefect API at {url} does not answer: this run is recorded in the warehouse only.")
+        return body()
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    from prefect import flow
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    from flows.deployments import parameter_schema
+
+    run = flow(name=name, flow_run_name=name, persist_result=False, validate_parameters=False)(parameter_schema(parameters, body))
+    # The heartbeat thread makes every flow run last a second longer, and only long-lived workers profit from it.
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        return run(**parameters)
