@@ -3,7 +3,7 @@ create table if not exists core.activity (
     activity_key        varchar not null,       -- source || ':' || id
     opportunity_key     varchar not null,       -- see core.opportunity
     kind                varchar not null,       -- task or event
-    at                  timestamptz,            -- completed, or ended, or due
+    "at"                timestamptz,            -- completed, or ended, or due
     due_date            date,                   -- business day a task is due or an event starts
     is_done             boolean not null,       -- a closed task, or an event that ended
     subject             varchar,                -- as delivered

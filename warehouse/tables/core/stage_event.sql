@@ -1,7 +1,7 @@
 -- Every move of a deal between stages, from the CRM's history.
 create table if not exists core.stage_event (
     opportunity_key     varchar not null,       -- see core.opportunity
-    at                  timestamptz not null,   -- instant of the move
+    "at"                timestamptz not null,   -- instant of the move
     from_stage          varchar,                -- canonical; NULL for enter
     to_stage            varchar not null,       -- canonical
     from_crm_stage      varchar,                -- the CRM's value
