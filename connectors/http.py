@@ -1,4 +1,4 @@
-"""What every CRM client needs of HTTP: addresses, the server's clock, retries, plain words for network trouble, scrubbing."""
+"""What every CRM client needs of HTTP: the server's clock, retries, plain words for network trouble, scrubbing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from ipaddress import ip_address
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
 
@@ -20,35 +19,6 @@ import tenacity
 T = TypeVar("T")
 
 TIMEOUT = (10.0, 120.0)  # seconds to connect, seconds between two bytes
-
-
-# Addresses ------------------------------------------------------------------------------------------------------------
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the host of `url` can only be this machine. Names are not resolved: DNS must not be able to say yes."""
-    host = (urlsplit(url).hostname or "").rstrip(".")
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def check_address(url: str, key: str) -> str:
-    """`url` without its trailing slash. ValueError, naming the configuration key and the fix, unless it is an https address
-    of a host (http for loopback hosts only: tokens travel in headers)."""
-    parts = urlsplit(url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f'{key} must be an address such as "https://acme.my.salesforce.com"')
-    if parts.username or parts.password:
-        raise ValueError(f"{key} must not hold a user name or password; credentials have their own keys")
-    if parts.query or parts.fragment:
-        raise ValueError(f"{key} must end before any ? or #")
-    if parts.scheme == "http" and not is_loopback(url):
-        raise ValueError(f'{key} must start with https:// (http:// is for loopback hosts only, e.g. "http://127.0.0.1:8080")')
-    return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
 
 
 # The server's clock ---------------------------------------------------------------------------------------------------

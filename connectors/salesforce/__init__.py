@@ -1,0 +1,46 @@
+"""Salesforce as a source of opportunities and a target of write-backs: pull() and write(). The client loads when they work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from connectors.landing import Pull
+    from connectors.salesforce.settings import SalesforceSettings
+    from connectors.writing import WriteResult
+
+Say = Callable[[str], None]
+
+
+def pull(
+    settings: SalesforceSettings,
+    *,
+    run_id: str,
+    landing: Path,
+    since: Mapping[str, datetime],
+    full: bool = False,
+    known: Path | None = None,
+    progress: Say | None = None,
+) -> Pull:
+    """Land what changed in the org since the given watermarks, or everything.
+
+    since: committed watermark per object; an object without one is read whole. full: read everything whole.
+    known: accepted for symmetry with HubSpot; Salesforce tells deletions and restorations itself.
+    Raises a CrmError; then the directory has no pull.json and nothing in it counts.
+    """
+    from connectors.salesforce.extract import pull as work
+
+    return work(settings, run_id=run_id, landing=landing, since=since, full=full, progress=progress)
+
+
+def write(settings: SalesforceSettings, *, changes: Path, results: Path, progress: Say | None = None) -> WriteResult:
+    """Send `changes` (connectors/writing.py) to Opportunity and append what became of each record to `results`.
+
+    Raises a CrmError when the CRM stops answering half-way: what was acknowledged until then is in `results`.
+    """
+    from connectors.salesforce.write import write as work
+
+    return work(settings, changes=changes, results=results, progress=progress)
