@@ -1,0 +1,43 @@
+"""HubSpot: deals and what surrounds them, read into landed files and written back in batches.
+
+The client library is imported when a pull or a write begins, not with this package: every command imports the settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from connectors.hubspot.settings import HubSpotSettings
+    from connectors.landing import Pull
+    from connectors.writing import WriteResult
+
+__all__ = ["pull", "write"]
+
+
+def pull(
+    settings: HubSpotSettings,
+    *,
+    run_id: str,
+    landing: Path,
+    since: Mapping[str, datetime],
+    full: bool = False,
+    known: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Pull:
+    """Land what changed in the portal since the watermarks, or everything. See `connectors.hubspot.extract.pull`."""
+    from connectors.hubspot import extract
+
+    return extract.pull(settings, run_id=run_id, landing=landing, since=since, full=full, known=known, progress=progress)
+
+
+def write(
+    settings: HubSpotSettings, *, changes: Path, results: Path, progress: Callable[[str], None] | None = None
+) -> WriteResult:
+    """Write deal properties, one outcome per deal. See `connectors.hubspot.write.write`."""
+    from connectors.hubspot import write as writer
+
+    return writer.write(settings, changes=changes, results=results, progress=progress)
