@@ -29,6 +29,7 @@ class Run:
     say: Say = lambda _: None
     warn: Say = lambda _: None
     detail: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None  # set by a step that failed without stopping the run: the run then ends as failed
 
     @property
     def con(self) -> Any:
@@ -80,7 +81,7 @@ def open_run(command: str, settings: Settings, now: datetime, *, say: Say | None
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
             ops.finish_run(warehouse.con, run_id, status=status, error=str(error) or type(error).__name__, detail=run.detail)
             raise
-        ops.finish_run(warehouse.con, run_id, status="done", detail=run.detail)
+        ops.finish_run(warehouse.con, run_id, status="failed" if run.error else "done", error=run.error, detail=run.detail)
 
 
 def landing_root(settings: Settings) -> Path:

@@ -45,6 +45,14 @@ def prefect_answers(url: str, seconds: float = 3.0) -> bool:
         return False
 
 
+def quiet_prefect() -> None:
+    """Before Prefect's first import: no telemetry, and its log goes to its API, not to the terminal, which is ours."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
+
+
 def _recording() -> bool:
     """Whether this thread runs inside a Prefect flow run."""
     if "prefect" not in sys.modules:
@@ -105,7 +113,7 @@ def together(calls: list[Callable[[], R]]) -> list[R | BaseException]:
 def recorded(name: str, parameters: dict[str, Any], body: Callable[[], R], warn: Callable[[str], None] = lambda _: None) -> R:
     """Run `body` as the Prefect flow `name` when an API is at hand and answers, else in place.
 
-    parameters: plain values that the Prefect UI shows. An error of `body` fails the flow run and is raised unchanged.
+    parameters: config, now and options, plain values that the Prefect UI shows. An error of `body` fails the flow run and is raised unchanged.
     """
     url = prefect_api()
     if _recording() or url is None:
@@ -113,14 +121,23 @@ def recorded(name: str, parameters: dict[str, Any], body: Callable[[], R], warn:
     if not prefect_answers(url):
         warn(f"The Prefect API at {url} does not answer: this run is recorded in the warehouse only.")
         return body()
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    quiet_prefect()
     from prefect import flow
     from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    from flows.deployments import parameter_schema
+    outcome: list[R] = []
 
-    run = flow(name=name, flow_run_name=name, persist_result=False, validate_parameters=False)(parameter_schema(parameters, body))
+    @flow(name=name, flow_run_name=name, persist_result=False, validate_parameters=False)
+    def entry(config: str, now: str, options: dict[str, Any]) -> None:
+        outcome.append(body())
+        if hasattr(outcome[0], "raise_failures"):
+            outcome[0].raise_failures()  # a source that failed must not leave a green flow run
+
     # The heartbeat thread makes every flow run last a second longer, and only long-lived workers profit from it.
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        return run(**parameters)
+        try:
+            entry(**parameters)
+        except Exception:
+            if not outcome:
+                raise
+    return outcome[0]  # with its failures, which the caller shows and raises

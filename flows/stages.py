@@ -1,0 +1,62 @@
+"""The canonical stage map: what each CRM stage stands for, what is unmapped, and who said so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flows.errors import PlumblineError
+from flows.steps import step
+
+if TYPE_CHECKING:
+    from flows.run import Run
+
+
+@step("stages")
+def refresh(run: Run) -> list[dict[str, Any]]:
+    """Bring the map up to date with the CRMs' stages and the configuration, restate what it changes. Returns the unmapped stages."""
+    from warehouse import stages
+
+    for source in run.settings.sources.values():
+        stages.refresh_stage_map(run.con, source.name, source.stages, run.now)
+    unmapped = [row for row in stages.list_stages(run.con) if row["stage"] == "unmapped"]
+    for row in unmapped:
+        run.warn(
+            f"{row['source']}: stage {row['label'] or row['crm_stage']!r} of {row['pipeline']} is unmapped ({row['deals']:,} deals). "
+            f"Run: plumbline stages confirm {row['source']} {row['crm_stage']!r} STAGE"
+        )
+    return unmapped
+
+
+def suggest(run: Run) -> list[dict[str, Any]]:
+    from warehouse import stages
+
+    return stages.suggest(run.con)
+
+
+def list_stages(run: Run) -> list[dict[str, Any]]:
+    from warehouse import stages
+
+    return stages.list_stages(run.con)
+
+
+def confirm(run: Run, source: str, pipeline: str, crm_stage: str, stage: str) -> dict[str, Any]:
+    """Map a CRM stage by hand and restate its deals. Raises PlumblineError for a stage nobody knows."""
+    from warehouse import stages
+
+    try:
+        return stages.confirm(run.con, source, pipeline, crm_stage, stage, run.now)
+    except ValueError as error:
+        raise PlumblineError(str(error)) from None
+
+
+def lines(rows: list[dict[str, Any]], what: str) -> list[str]:
+    if not rows:
+        return ["No stages yet: run `plumbline sync` first."]
+    said = []
+    for row in rows:
+        amount = f"{row['amount_home']:>16,.2f}" if row.get("amount_home") is not None else f"{'':>16}"
+        line = f"{row['source']:<12} {row['pipeline']:<20} {row['label'] or row['crm_stage']:<28} {row['stage']:<13} {row['origin']:<10} {row['deals'] or 0:>7,} deals {amount}"
+        if what == "suggest":
+            line = f"{row['source']:<12} {row['pipeline']:<20} {row['label'] or row['crm_stage']:<28} {row['suggestion'] or '-':<13} {row['confidence'] or 0:>5} {row['reason'] or ''}"
+        said.append(line)
+    return said

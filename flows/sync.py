@@ -1,0 +1,145 @@
+"""Pull what changed in the CRMs, land it, load it. A source that fails is told at the end; the others are loaded all the same."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.errors import SourcesFailed, exit_code
+from flows.steps import step, together
+
+if TYPE_CHECKING:
+    from connectors.landing import Pull
+    from flows.run import Run
+    from flows.settings import SourceSettings
+
+
+@dataclass
+class SourceOutcome:
+    """What one source delivered. objects: one mapping per CRM object with fetched, inserted, changed, unchanged, echoed, deleted, bytes, calls."""
+
+    source: str
+    objects: list[dict[str, Any]] = field(default_factory=list)
+    calls: int = 0
+    error: str | None = None
+
+    @property
+    def deals(self) -> dict[str, Any]:
+        """Counts of the opportunities (HubSpot: deals), or nothing where the source failed."""
+        return next((o for o in self.objects if o["object"] in {"Opportunity", "deals"}), {})
+
+
+@dataclass
+class SyncReport:
+    sources: list[SourceOutcome]
+
+    @property
+    def errors(self) -> dict[str, str]:
+        return {outcome.source: outcome.error for outcome in self.sources if outcome.error}
+
+    def raise_failures(self) -> None:
+        """Raises SourcesFailed when a source failed."""
+        if self.errors:
+            raise SourcesFailed(self.errors, [outcome.source for outcome in self.sources if not outcome.error])
+
+    def document(self) -> dict[str, Any]:
+        status = "failed" if self.errors else "done"
+        return {"status": status, "sources": [vars(outcome) for outcome in self.sources]}
+
+    def lines(self) -> list[str]:
+        said = []
+        for outcome in self.sources:
+            if outcome.error:
+                said.append(f"{outcome.source}: failed, {outcome.error.splitlines()[0]}")
+                continue
+            deals = outcome.deals
+            said.append(
+                f"{outcome.source}: {deals.get('fetched', 0):,} deals fetched, {deals.get('inserted', 0):,} new, {deals.get('changed', 0):,} changed, "
+                f"{deals.get('deleted', 0):,} gone, {deals.get('echoed', 0):,} echoes, {deals.get('unchanged', 0):,} the same; {outcome.calls:,} API calls"
+            )
+            said += [f"  {o['object']}: {o['notice']}" for o in outcome.objects if o.get("notice")]
+        return said
+
+
+def sync(run: Run, sources: list[str] | None = None, *, full: bool = False) -> SyncReport:
+    """Bring the warehouse up to date with the CRMs.
+
+    sources: names, all when None. full: read everything again; what a complete listing no longer holds is marked as deleted.
+    Sources are pulled at once and loaded one after the other, each in one transaction with its watermarks.
+    Never raises for a source: see SyncReport.errors.
+    """
+    chosen = run.settings.chosen(sources)
+    pulls = together([partial(pull, run, source, full=full, known=_known(run, source)) for source in chosen])
+    outcomes = []
+    for source, pulled in zip(chosen, pulls, strict=True):
+        outcome = SourceOutcome(source.name)
+        try:
+            if isinstance(pulled, BaseException):
+                raise pulled
+            outcome.calls = pulled.calls
+            outcome.objects = load(run, source, pulled)
+        except Exception as error:
+            if exit_code(error) != SourcesFailed.exit_code:
+                raise  # not the CRM's fault: the warehouse or a defect of ours, and no source can go on
+            outcome.error = run.error = str(error)
+            run.warn(f"{source.name}: {error}")
+        _record(run, source, outcome, pulled)
+        outcomes.append(outcome)
+    return SyncReport(outcomes)
+
+
+@step("pull")
+def pull(run: Run, source: SourceSettings, *, full: bool, known: Path) -> Pull:
+    """Fetch what changed since the committed watermarks into landed files."""
+    from importlib import import_module
+
+    from warehouse import ops
+
+    since = {} if full else ops.watermarks(run.warehouse.cursor(), source.name)
+    run.say(f"{source.name}: pulling {'everything' if not since else 'what changed'} from {source.crm.capitalize()} …")
+    connector = import_module(f"connectors.{source.crm}")
+    pulled: Pull = connector.pull(
+        source, run_id=run.run_id, landing=run.settings.warehouse.landing, since=since, full=full, known=known, progress=run.say
+    )
+    return pulled
+
+
+@step("load")
+def load(run: Run, source: SourceSettings, pulled: Pull) -> list[dict[str, Any]]:
+    """Load one pull: raw, canonical tables, history, counts and watermarks, in one transaction."""
+    from warehouse.load import load as load_pull
+
+    landing = run.settings.warehouse.landing / source.name
+    counts = load_pull(
+        run.con, landing / run.run_id, now=run.now, business=run.business_settings, stages=source.stages, fields=source.fields,
+        integration_users=getattr(source, "integration_user_ids", ()),
+    )
+    _forget_old(landing, keep=run.settings.warehouse.keep_landings)
+    return [vars(count) for count in counts]
+
+
+def _known(run: Run, source: SourceSettings) -> Path:
+    """The deals that the warehouse holds, for connectors that must look again at some of them."""
+    from warehouse.load import known
+
+    path = run.settings.warehouse.landing / source.name / "known.ndjson"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    known(run.con, source.name, path)
+    return path
+
+
+def _record(run: Run, source: SourceSettings, outcome: SourceOutcome, pulled: Pull | BaseException) -> None:
+    from warehouse import ops
+
+    usage = {} if isinstance(pulled, BaseException) else {"daily_used": pulled.daily_used, "daily_limit": pulled.daily_limit}
+    ops.record_source(run.con, run.run_id, command=run.command, source=source.name, now=run.now, error=outcome.error, calls=outcome.calls, **usage)
+
+
+def _forget_old(landing: Path, keep: int) -> None:
+    """Remove landed pulls that are loaded; the newest stay as the record of what the CRM said. Unfinished ones go too: they were never loaded."""
+    finished = sorted((d for d in landing.iterdir() if d.is_dir()), key=lambda d: d.name, reverse=True)
+    for directory in finished[keep:]:
+        shutil.rmtree(directory, ignore_errors=True)
