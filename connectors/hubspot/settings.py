@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from typing import Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from connectors.address import check_address
+
+EXAMPLE = "https://api.hubapi.com"
 
 
 class HubSpotSettings(BaseModel):
@@ -17,11 +20,11 @@ class HubSpotSettings(BaseModel):
     requests_per_10s: unset, it starts at 100 (what the smallest plan allows) and follows what the portal says it allows.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     name: str
     crm: Literal["hubspot"]
-    base_url: str = "https://api.hubapi.com"
+    base_url: str = EXAMPLE
     access_token: SecretStr | None = None
     client_id: str | None = None
     client_secret: SecretStr | None = None
@@ -36,11 +39,7 @@ class HubSpotSettings(BaseModel):
     @field_validator("base_url")
     @classmethod
     def _address(cls, url: str) -> str:
-        if not urlsplit(url.strip()).hostname:
-            raise ValueError('must be an address; leave base_url out for HubSpot\'s own, "https://api.hubapi.com"')
-        from connectors.http import check_address
-
-        return check_address(url, "base_url")
+        return check_address(url, EXAMPLE)
 
     @model_validator(mode="after")
     def _credentials(self) -> HubSpotSettings:
