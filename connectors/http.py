@@ -59,14 +59,14 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 class Transient(Exception):
     """One attempt failed in a way in which the next may not.
 
-    `after`: seconds the server asked for. `hopeless`: a cause that time rarely heals (unknown host, refused connection before
-    anything was ever answered): given up after two tries, so that a typing error in an address is told at once.
-    The error for the user is made where the tries end; `__cause__` holds what happened.
+    `error` is what to raise when no try is left: an error written for the user. `after`: seconds the server asked for.
+    `hopeless`: a cause that time rarely heals (unknown host, refused connection before anything was ever answered): given up
+    after two tries, so that a typing error in an address is told at once.
     """
 
-    def __init__(self, what: str, *, after: float | None = None, hopeless: bool = False) -> None:
-        super().__init__(what)
-        self.what, self.after, self.hopeless = what, after, hopeless
+    def __init__(self, error: Exception, *, after: float | None = None, hopeless: bool = False) -> None:
+        super().__init__(str(error))
+        self.error, self.after, self.hopeless = error, after, hopeless
 
 
 @dataclass(frozen=True)
@@ -86,21 +86,29 @@ class RetryPolicy:
         return max(jittered, min(asked, self.longest)) if asked else jittered
 
     def run(self, attempt: Callable[[], T]) -> T:
-        """Call `attempt` until it returns; only Transient is tried again. The last Transient is raised as it is."""
+        """Call `attempt` until it returns. Only Transient is tried again; its `error` is raised when the tries are used up."""
+
+        def failure(state: tenacity.RetryCallState) -> Transient | None:
+            error = state.outcome.exception() if state.outcome else None
+            return error if isinstance(error, Transient) else None
 
         def pause(state: tenacity.RetryCallState) -> float:
-            error = state.outcome.exception() if state.outcome else None
-            return self.wait(state.attempt_number, error.after if isinstance(error, Transient) else None)
+            error = failure(state)
+            return self.wait(state.attempt_number, error.after if error else None)
 
         def enough(state: tenacity.RetryCallState) -> bool:
-            error = state.outcome.exception() if state.outcome else None
-            hopeless = isinstance(error, Transient) and error.hopeless
-            too_long = isinstance(error, Transient) and error.after is not None and error.after > self.longest
-            return state.attempt_number >= (2 if hopeless else self.tries) or too_long
+            error = failure(state)
+            if error and (error.hopeless or (error.after or 0) > self.longest):
+                return state.attempt_number >= 2 or not error.hopeless
+            return state.attempt_number >= self.tries
 
-        return tenacity.Retrying(
+        retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Transient), stop=enough, wait=pause, sleep=self.sleep, reraise=True
-        )(attempt)
+        )
+        try:
+            return retrying(attempt)
+        except Transient as last:
+            raise last.error from last.__cause__
 
 
 # Trouble in plain words -----------------------------------------------------------------------------------------------

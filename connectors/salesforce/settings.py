@@ -79,7 +79,7 @@ class SalesforceSettings(BaseModel):
             others = " or ".join(f'"{auth}"' for auth in NEEDED if auth != self.auth)
             raise ValueError(f'auth = "{self.auth}" needs {" and ".join(missing)}; add it, or choose auth = {others}')
         if self.auth == "jwt" and self.private_key_file is not None and not self.private_key_file.is_file():
-            raise ValueError(f"private_key_file: there is no file {self.private_key_file}; give the path of the PEM file with the private key")
+            raise ValueError(f"there is no private_key_file {self.private_key_file}; give the path of the PEM file with the private key")
         return self
 
     @property
