@@ -1,0 +1,13 @@
+-- The CRMs that deals come from, and what each says of its own organisation.
+create table if not exists core.source (
+    source                  varchar not null,       -- name of the source in plumbline.toml
+    crm                     varchar not null,       -- salesforce or hubspot
+    org_id                  varchar,                -- id of the organisation or portal
+    timezone                varchar,                -- IANA name, as the CRM says
+    currency                varchar,                -- ISO 4217: the CRM's own home currency
+    fiscal_year_start_month integer,                -- 1 to 12, as the CRM says
+    record_url              varchar,                -- address of a deal in the CRM's user interface, with {id} in place of its id
+    derivation              varchar,                -- fingerprint of the settings that core rows of this source were derived with
+    first_synced_at         timestamptz not null,   -- --now of the first load
+    last_synced_at          timestamptz not null    -- --now of the last load
+);
