@@ -9,6 +9,7 @@ from flows.steps import step
 
 if TYPE_CHECKING:
     from expectations.check import CheckResult
+
     from flows.run import Run
 
 ORDER = ("critical", "high", "medium", "low", "info")
@@ -21,8 +22,13 @@ def check(run: Run) -> CheckResult:
 
     run.say("Judging every deal …")
     return run_suites(
-        run.con, run_id=run.run_id, now=run.now, business_date=run.business_date, timezone=run.timezone,
-        settings=run.settings.rules, progress=run.say,
+        run.con,
+        run_id=run.run_id,
+        now=run.now,
+        business_date=run.business_date,
+        timezone=run.timezone,
+        settings=run.settings.rules,
+        progress=run.say,
     )
 
 
@@ -39,7 +45,13 @@ def gate(result: CheckResult, fail_on: str | None) -> None:
 
 
 def document(result: CheckResult) -> dict[str, Any]:
-    return {"opened": result.opened, "kept": result.kept, "resolved": result.resolved, "open_by_severity": result.by_severity, "errors": result.errors}
+    return {
+        "opened": result.opened,
+        "kept": result.kept,
+        "resolved": result.resolved,
+        "open_by_severity": result.by_severity,
+        "errors": result.errors,
+    }
 
 
 def lines(result: CheckResult) -> list[str]:

@@ -94,7 +94,9 @@ def _version(value: bool) -> None:
 def _common(
     ctx: typer.Context,
     config: Annotated[Path | None, typer.Option(help="Configuration file. Default: $PLUMBLINE_CONFIG, then ./plumbline.toml.")] = None,
-    now: Annotated[str | None, typer.Option(metavar="INSTANT", help="The present of this run: ISO 8601 with zone. Default: the clock.")] = None,
+    now: Annotated[
+        str | None, typer.Option(metavar="INSTANT", help="The present of this run: ISO 8601 with zone. Default: the clock.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else there.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say less: results and errors only.")] = False,
@@ -121,7 +123,9 @@ def _run(face: Face, command: str, body: Callable[[Run], Any], options: dict[str
         with open_run(command, settings, face.now, say=face.say, warn=face.warn) as run:
             return body(run)
 
-    return recorded(command, {"config": str(find_file(face.config)), "now": face.now.isoformat(), "options": options or {}}, inside, face.warn)
+    return recorded(
+        command, {"config": str(find_file(face.config)), "now": face.now.isoformat(), "options": options or {}}, inside, face.warn
+    )
 
 
 @app.command()
@@ -182,7 +186,9 @@ def snapshot(ctx: typer.Context) -> None:
 
 
 @app.command()
-def report(ctx: typer.Context, out: Annotated[Path | None, typer.Option(help="Directory of the report. Default: [report] path.")] = None) -> None:
+def report(
+    ctx: typer.Context, out: Annotated[Path | None, typer.Option(help="Directory of the report. Default: [report] path.")] = None
+) -> None:
     """Write the data-quality report, one self-contained HTML file."""
     from flows import report as flow
 
@@ -263,7 +269,10 @@ def writeback_plan(ctx: typer.Context) -> None:
 @writeback_app.command("show")
 def writeback_show(
     ctx: typer.Context,
-    plan: Annotated[str | None, typer.Option("--plan", metavar="HASH", help="Hash of the plan, its first characters will do. Default: the newest.")] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option("--plan", metavar="HASH", help="Hash of the plan, its first characters will do. Default: the newest."),
+    ] = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="Write every change to this file.")] = None,
     most: Annotated[int, typer.Option(min=1, help="How many changes to print.")] = 50,
 ) -> None:
@@ -303,7 +312,9 @@ def simulator(
     from flows import demo as flow
 
     face: Face = ctx.obj
-    flow.simulator(directory, now=face.now, salesforce_port=salesforce_port, hubspot_port=hubspot_port, deals=deals, seed=seed, say=face.say)
+    flow.simulator(
+        directory, now=face.now, salesforce_port=salesforce_port, hubspot_port=hubspot_port, deals=deals, seed=seed, say=face.say
+    )
 
 
 def main() -> None:
@@ -324,7 +335,11 @@ def main() -> None:
 
             typer.echo(orjson.dumps({"status": "failed", "error": str(error), "exit_code": code or 1}).decode())
         if code is None:
-            typer.secho(f"This is a defect of Plumbline: {type(error).__name__}. Please report it with the lines above.", err=True, fg="red")
+            typer.secho(
+                f"This is a defect of Plumbline: {type(error).__name__}. Please report it with the lines above.",
+                err=True,
+                fg="red",
+            )
             raise SystemExit(70) from None
         typer.secho(str(error), err=True, fg="red")
         raise SystemExit(code) from None
@@ -332,5 +347,3 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
-
-

@@ -21,6 +21,7 @@ from flows.errors import PlumblineError
 
 if TYPE_CHECKING:
     from connectors.simulator.server import Simulator
+
     from flows.nightly import Night
 
 Say = Callable[[str], None]
@@ -74,7 +75,15 @@ class DemoReport:
 
 
 def demo(
-    directory: Path, *, now: datetime, keep: bool = False, deals: int = 2000, seed: int = 7, with_prefect: bool = True, say: Say = print, warn: Say = print
+    directory: Path,
+    *,
+    now: datetime,
+    keep: bool = False,
+    deals: int = 2000,
+    seed: int = 7,
+    with_prefect: bool = True,
+    say: Say = print,
+    warn: Say = print,
 ) -> DemoReport:
     """Start both CRMs, run three nights, say what happened, leave a warehouse, a report and a published file in `directory`.
 
@@ -89,7 +98,7 @@ def demo(
         return datetime.combine(last_day - timedelta(days=days_before), clock_time(hour, minute), ZONE)
 
     say("Plumbline demo: a company with two sales teams' CRMs, three nights of the pipeline that keeps them honest.\n")
-    with _prefect_server(directory, say, warn) if with_prefect else _nothing() as ui:
+    with _prefect_server(directory, say) if with_prefect else _nothing() as ui:
         from connectors.simulator.server import Simulator
 
         say(f"Starting a Salesforce and a HubSpot with {deals:,} deals and two years of history …")
@@ -97,6 +106,8 @@ def demo(
         with sim, _environment(sim):
             config = directory / "plumbline.toml"
             config.write_text(CONFIG.format(salesforce=sim.salesforce_url, hubspot=sim.hubspot_url), encoding="utf-8")
+            if ui:
+                _await_prefect(ui, say, warn)
             say(f"  Salesforce {sim.salesforce_url}   HubSpot {sim.hubspot_url}   configuration {_short(config)}")
             result = DemoReport(directory, config, directory / "report/index.html", directory / "published/plumbline.duckdb", 0.0)
 
@@ -157,7 +168,13 @@ def simulator(directory: Path | None, *, now: datetime, salesforce_port: int, hu
 
     share = round(deals * 0.6)
     sim = Simulator(
-        directory, seed=seed, salesforce_deals=share, hubspot_deals=deals - share, now=now, salesforce_port=salesforce_port, hubspot_port=hubspot_port
+        directory,
+        seed=seed,
+        salesforce_deals=share,
+        hubspot_deals=deals - share,
+        now=now,
+        salesforce_port=salesforce_port,
+        hubspot_port=hubspot_port,
     )
     say("Making the company …")
     with sim:
@@ -197,7 +214,7 @@ def _nothing() -> Iterator[None]:
 
 
 @contextmanager
-def _prefect_server(directory: Path, say: Say, warn: Say, wait: float = 75) -> Iterator[str | None]:
+def _prefect_server(directory: Path, say: Say) -> Iterator[str | None]:
     """A Prefect server of the demo's own, on loopback, its database in `directory`. Yields the address of its UI.
 
     When one is at hand already (PREFECT_API_URL or a profile), that one is used and nothing is started.
@@ -212,12 +229,20 @@ def _prefect_server(directory: Path, say: Say, warn: Say, wait: float = 75) -> I
     port = _free_port()
     home = directory / "prefect"
     home.mkdir()
-    environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_LOGGING_SERVER_LEVEL": "WARNING", "PREFECT_API_URL": f"http://127.0.0.1:{port}/api"}
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(home),
+        "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+    }
     say(f"Starting a Prefect server of the demo's own on http://127.0.0.1:{port} …")
     with (home / "server.log").open("wb") as log:
-        server = subprocess.Popen(
+        server = subprocess.Popen(  # noqa: S603 (our own interpreter, no word of it from outside)
             [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
-            env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     os.environ["PREFECT_API_URL"] = environment["PREFECT_API_URL"]
     os.environ["PREFECT_HOME"] = str(home)
@@ -231,6 +256,20 @@ def _prefect_server(directory: Path, say: Say, warn: Say, wait: float = 75) -> I
             server.wait(10)
         except subprocess.TimeoutExpired:
             server.kill()
+
+
+def _await_prefect(ui: str, say: Say, warn: Say, wait: float = 75) -> None:
+    """Until the server answers. One that never does costs the demo its flow runs, not its nights."""
+    from flows.steps import prefect_answers
+
+    end = time.monotonic() + wait
+    while not prefect_answers(f"{ui}/api", 1):
+        if time.monotonic() > end:
+            warn(f"The Prefect server did not come up within {wait:.0f} s: the nights run without it.")
+            os.environ.pop("PREFECT_API_URL", None)
+            return
+        time.sleep(0.2)
+    say(f"  Prefect UI {ui}")
 
 
 def _free_port() -> int:

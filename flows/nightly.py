@@ -1,4 +1,4 @@
-"""The night, from the CRMs' changes to the flags on their deals. Each step is a function of its own, in the order of the story."""
+"""The night: from what changed in the CRMs to the flags on their deals, step by step, in the order of the story."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from flows import publish, report, snapshot, stages, sync, writeback
 
 if TYPE_CHECKING:
     from expectations.check import CheckResult
+
     from flows.run import Run
 
 

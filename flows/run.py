@@ -26,8 +26,8 @@ class Run:
     run_id: str
     command: str
     warehouse: Warehouse
-    say: Say = lambda _: None
-    warn: Say = lambda _: None
+    say: Say
+    warn: Say
     detail: dict[str, Any] = field(default_factory=dict)
     error: str | None = None  # set by a step that failed without stopping the run: the run then ends as failed
 
@@ -52,6 +52,10 @@ class Run:
         return self.now.astimezone(ZoneInfo(self.timezone)).date()
 
 
+def _silent(_: str) -> None:
+    return None
+
+
 def instant(text: str | None) -> datetime:
     """`--now` as an instant; the wall clock is read here, once, when it is not given.
 
@@ -68,13 +72,14 @@ def instant(text: str | None) -> datetime:
 @contextmanager
 def open_run(command: str, settings: Settings, now: datetime, *, say: Say | None = None, warn: Say | None = None) -> Iterator[Run]:
     """Open the warehouse for writing and record the run in `ops`, whichever way it ends."""
+    from flows.steps import also_recorded
     from warehouse import ops
     from warehouse.connection import open_warehouse
 
     file = settings.warehouse
     with open_warehouse(file.path, memory_limit=file.memory_limit, threads=file.threads, command=command) as warehouse:
         run_id = ops.start_run(warehouse.con, command=command, now=now)
-        run = Run(settings, now, run_id, command, warehouse, say or (lambda _: None), warn or (lambda _: None))
+        run = Run(settings, now, run_id, command, warehouse, also_recorded(say or _silent), also_recorded(warn or _silent))
         try:
             yield run
         except BaseException as error:

@@ -26,6 +26,16 @@ VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 SOURCE_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 Severity = Literal["critical", "high", "medium", "low", "info"]
 SourceSettings = SalesforceSettings | HubSpotSettings
+STAGES = (
+    "prequalified",
+    "qualified",
+    "discovery",
+    "proposal",
+    "negotiation",
+    "closed_won",
+    "closed_lost",
+    "on_hold",
+)  # docs/stages.md
 CRMS: dict[str, type[SalesforceSettings] | type[HubSpotSettings]] = {"salesforce": SalesforceSettings, "hubspot": HubSpotSettings}
 
 
@@ -56,7 +66,9 @@ class BusinessSettings(_Table):
     def _known_zone(cls, name: str | None) -> str | None:
         if name is not None and name not in available_timezones():
             close = difflib.get_close_matches(name, available_timezones(), n=1)
-            raise ValueError(f"no time zone is called {name!r}" + (f"; did you mean {close[0]!r}?" if close else "; take a name like 'Europe/Berlin'"))
+            raise ValueError(
+                f"no time zone is called {name!r}" + (f"; did you mean {close[0]!r}?" if close else "; take a name like 'Europe/Berlin'")
+            )
         return name
 
 
@@ -86,10 +98,12 @@ class Settings(_Table):
     def chosen(self, names: list[str] | None) -> list[SourceSettings]:
         """The sources called `names`, or all of them. Raises UnknownSource, naming those that exist."""
         if not self.sources:
-            raise ConfigError(f"{self.file}: no source is configured.\nAdd a table [sources.NAME] with crm = \"salesforce\" or \"hubspot\".")
+            raise ConfigError(f'{self.file}: no source is configured.\nAdd a table [sources.NAME] with crm = "salesforce" or "hubspot".')
         for name in names or ():
             if name not in self.sources:
-                raise UnknownSource(f"No source is called {name!r}.{_hint(name, self.sources)}\n{self.file} has: {', '.join(self.sources)}.")
+                raise UnknownSource(
+                    f"No source is called {name!r}.{_hint(name, self.sources)}\n{self.file} has: {', '.join(self.sources)}."
+                )
         return [source for name, source in self.sources.items() if not names or name in names]
 
 
@@ -107,7 +121,9 @@ def load_settings(given: Path | None = None, environment: Mapping[str, str] | No
     try:
         document = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"There is no configuration file {file}.\nGive one with --config FILE or $PLUMBLINE_CONFIG; docs/configuration.md shows one.") from None
+        raise ConfigError(
+            f"There is no configuration file {file}.\nGive one with --config FILE or $PLUMBLINE_CONFIG; docs/configuration.md shows one."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error.strerror if isinstance(error, OSError) else 'it is not UTF-8 text'}.") from None
     except tomllib.TOMLDecodeError as error:
@@ -120,7 +136,12 @@ def load_settings(given: Path | None = None, environment: Mapping[str, str] | No
 def _build(file: Path, document: dict[str, Any], mistakes: list[str]) -> Settings:
     base = file.resolve().parent
     tables: dict[str, Any] = {}
-    known = {"warehouse": WarehouseSettings, "business": BusinessSettings, "report": ReportSettings, "writeback": WritebackSettings}
+    known = {
+        "warehouse": WarehouseSettings,
+        "business": BusinessSettings,
+        "report": ReportSettings,
+        "writeback": WritebackSettings,
+    }
     for key, value in document.items():
         if key not in {*known, "sources", "rules"}:
             mistakes.append(f"{key}: unknown table.{_hint(key, [*known, 'sources', 'rules'])}")
@@ -142,18 +163,26 @@ def _build(file: Path, document: dict[str, Any], mistakes: list[str]) -> Setting
         crm = value.get("crm")
         if crm not in CRMS:
             said = "is missing" if crm is None else f"is {crm!r}"
-            mistakes.append(f"{place} crm: {said}. Write crm = \"salesforce\" or crm = \"hubspot\".")
+            mistakes.append(f'{place} crm: {said}. Write crm = "salesforce" or crm = "hubspot".')
             continue
         if "private_key_file" in value and isinstance(value["private_key_file"], str):
-            value = {**value, "private_key_file": base / Path(value["private_key_file"]).expanduser()}
-        sources[name] = _checked(CRMS[crm], {**value, "name": name}, place, mistakes)
+            value["private_key_file"] = base / Path(value["private_key_file"]).expanduser()
+        sources[name] = source = _checked(CRMS[crm], {**value, "name": name}, place, mistakes)
+        for pipeline in (source.stages if source else {}).values():
+            mistakes += [
+                f"{place} stages: {label!r} cannot stand for {stage!r}.{_hint(stage, STAGES)} Canonical stages are {', '.join(STAGES)}."
+                for label, stage in pipeline.items()
+                if stage not in STAGES
+            ]
     if mistakes:
         raise ConfigError("\n".join([f"{file} cannot be used:", *(f"  {line}" for line in mistakes)]))
     for table, keys in (("warehouse", ("path", "published", "landing")), ("report", ("path",))):
         model = tables.get(table) or known[table]()
         tables[table] = model.model_copy(update={key: base / getattr(model, key).expanduser() for key in keys})
     if tables["warehouse"].path == tables["warehouse"].published:
-        raise ConfigError(f"{file}: [warehouse] path and published are the same file.\nBI tools must read a copy: give published a path of its own.")
+        raise ConfigError(
+            f"{file}: [warehouse] path and published are the same file.\nBI tools must read a copy: give published a path of its own."
+        )
     return Settings(file=file, sources=sources, **tables)
 
 
@@ -197,7 +226,9 @@ def _fill(value: Any, environment: Mapping[str, str], place: str, mistakes: list
     def read(match: re.Match[str]) -> str:
         name = match.group(1)
         if not environment.get(name):
-            mistakes.append(f"{place}: the environment variable {name} is {'empty' if name in environment else 'not set'}. Run: export {name}=…")
+            mistakes.append(
+                f"{place}: the environment variable {name} is {'empty' if name in environment else 'not set'}. Run: export {name}=…"
+            )
             return match.group(0)
         return environment[name]
 
@@ -213,4 +244,3 @@ def _secret_block(name: str, place: str, mistakes: list[str]) -> str:
     except Exception:  # no API, no such block, no permission: for the user it is one thing, and Prefect's text may quote the value
         mistakes.append(f"{place}: the Prefect secret block {name!r} could not be read. Is PREFECT_API_URL set, and does the block exist?")
         return ""
-

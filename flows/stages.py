@@ -54,9 +54,10 @@ def lines(rows: list[dict[str, Any]], what: str) -> list[str]:
         return ["No stages yet: run `plumbline sync` first."]
     said = []
     for row in rows:
-        amount = f"{row['amount_home']:>16,.2f}" if row.get("amount_home") is not None else f"{'':>16}"
-        line = f"{row['source']:<12} {row['pipeline']:<20} {row['label'] or row['crm_stage']:<28} {row['stage']:<13} {row['origin']:<10} {row['deals'] or 0:>7,} deals {amount}"
+        place = f"{row['source']:<12} {row['pipeline']:<20} {row['label'] or row['crm_stage']:<28}"
         if what == "suggest":
-            line = f"{row['source']:<12} {row['pipeline']:<20} {row['label'] or row['crm_stage']:<28} {row['suggestion'] or '-':<13} {row['confidence'] or 0:>5} {row['reason'] or ''}"
-        said.append(line)
+            said.append(f"{place} {row['suggestion'] or '-':<13} {row['confidence'] or 0:>5} {row['reason'] or ''}")
+        else:
+            amount = "" if row["amount_home"] is None else f"{row['amount_home']:,.2f}"
+            said.append(f"{place} {row['stage']:<13} {row['origin']:<10} {row['deals'] or 0:>7,} deals {amount:>16}")
     return said

@@ -62,6 +62,19 @@ def _recording() -> bool:
     return FlowRunContext.get() is not None
 
 
+def also_recorded(say: Callable[[str], None]) -> Callable[[str], None]:
+    """`say`, and the same line in the flow run's log where one is being recorded."""
+
+    def both(line: str) -> None:
+        say(line)
+        if _recording():
+            from prefect import get_run_logger
+
+            get_run_logger().info(line)
+
+    return both
+
+
 def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A step that an operator would name: a task run inside a Prefect flow run, a plain call elsewhere."""
 
@@ -110,7 +123,7 @@ def together(calls: list[Callable[[], R]]) -> list[R | BaseException]:
         return list(pool.map(lambda pair: pair[0].run(caught, pair[1]), [(contextvars.copy_context(), call) for call in calls]))
 
 
-def recorded(name: str, parameters: dict[str, Any], body: Callable[[], R], warn: Callable[[str], None] = lambda _: None) -> R:
+def recorded(name: str, parameters: dict[str, Any], body: Callable[[], R], warn: Callable[[str], None]) -> R:
     """Run `body` as the Prefect flow `name` when an API is at hand and answers, else in place.
 
     parameters: config, now and options, plain values that the Prefect UI shows. An error of `body` fails the flow run and is raised unchanged.

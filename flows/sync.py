@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class SourceOutcome:
-    """What one source delivered. objects: one mapping per CRM object with fetched, inserted, changed, unchanged, echoed, deleted, bytes, calls."""
+    """What one source delivered. objects: per CRM object its fetched, inserted, changed, unchanged, echoed, deleted, bytes and calls."""
 
     source: str
     objects: list[dict[str, Any]] = field(default_factory=list)
@@ -57,8 +57,9 @@ class SyncReport:
                 continue
             deals = outcome.deals
             said.append(
-                f"{outcome.source}: {deals.get('fetched', 0):,} deals fetched, {deals.get('inserted', 0):,} new, {deals.get('changed', 0):,} changed, "
-                f"{deals.get('deleted', 0):,} gone, {deals.get('echoed', 0):,} echoes, {deals.get('unchanged', 0):,} the same; {outcome.calls:,} API calls"
+                f"{outcome.source}: {deals.get('fetched', 0):,} deals fetched: {deals.get('inserted', 0):,} new, "
+                f"{deals.get('changed', 0):,} changed, {deals.get('deleted', 0):,} gone, {deals.get('echoed', 0):,} echoes, "
+                f"{deals.get('unchanged', 0):,} the same; {outcome.calls:,} API calls"
             )
             said += [f"  {o['object']}: {o['notice']}" for o in outcome.objects if o.get("notice")]
         return said
@@ -114,7 +115,12 @@ def load(run: Run, source: SourceSettings, pulled: Pull) -> list[dict[str, Any]]
 
     landing = run.settings.warehouse.landing / source.name
     counts = load_pull(
-        run.con, landing / run.run_id, now=run.now, business=run.business_settings, stages=source.stages, fields=source.fields,
+        run.con,
+        landing / run.run_id,
+        now=run.now,
+        business=run.business_settings,
+        stages=source.stages,
+        fields=source.fields,
         integration_users=getattr(source, "integration_user_ids", ()),
     )
     _forget_old(landing, keep=run.settings.warehouse.keep_landings)
@@ -135,11 +141,20 @@ def _record(run: Run, source: SourceSettings, outcome: SourceOutcome, pulled: Pu
     from warehouse import ops
 
     usage = {} if isinstance(pulled, BaseException) else {"daily_used": pulled.daily_used, "daily_limit": pulled.daily_limit}
-    ops.record_source(run.con, run.run_id, command=run.command, source=source.name, now=run.now, error=outcome.error, calls=outcome.calls, **usage)
+    ops.record_source(
+        run.con,
+        run.run_id,
+        command=run.command,
+        source=source.name,
+        now=run.now,
+        error=outcome.error,
+        calls=outcome.calls,
+        **usage,
+    )
 
 
 def _forget_old(landing: Path, keep: int) -> None:
-    """Remove landed pulls that are loaded; the newest stay as the record of what the CRM said. Unfinished ones go too: they were never loaded."""
+    """Remove landed pulls but the newest, which stay as the record of what the CRM said. Unfinished ones go too: nothing came of them."""
     finished = sorted((d for d in landing.iterdir() if d.is_dir()), key=lambda d: d.name, reverse=True)
     for directory in finished[keep:]:
         shutil.rmtree(directory, ignore_errors=True)
