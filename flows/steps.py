@@ -126,7 +126,8 @@ def together(calls: list[Callable[[], R]]) -> list[R | BaseException]:
 def recorded(name: str, parameters: dict[str, Any], body: Callable[[], R], warn: Callable[[str], None]) -> R:
     """Run `body` as the Prefect flow `name` when an API is at hand and answers, else in place.
 
-    parameters: config, now and options, plain values that the Prefect UI shows. An error of `body` fails the flow run and is raised unchanged.
+    parameters: config, now and options, plain values that the Prefect UI shows. An error of `body` fails the flow run and is
+    raised unchanged; so does a result whose `raise_failures` raises, which is returned all the same.
     """
     url = prefect_api()
     if _recording() or url is None:

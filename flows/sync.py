@@ -99,7 +99,7 @@ def pull(run: Run, source: SourceSettings, *, full: bool, known: Path) -> Pull:
 
     from warehouse import ops
 
-    since = {} if full else ops.watermarks(run.warehouse.cursor(), source.name)
+    since = {} if full else ops.watermarks(run.con.cursor(), source.name)
     run.say(f"{source.name}: pulling {'everything' if not since else 'what changed'} from {source.crm.capitalize()} …")
     connector = import_module(f"connectors.{source.crm}")
     pulled: Pull = connector.pull(
