@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 UV ?= uv
 
-.PHONY: demo test test-fast lint lock clean
+.PHONY: docs demo test test-fast lint lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/ready-runtime  ## three nights against two simulated CRMs; ARGS="--keep" leaves everything up
@@ -19,6 +19,9 @@ test-fast: .venv/ready-dev
 lint: .venv/ready-dev  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: .venv/ready-dev  ## write the generated pages again
+	$(BIN)/python -m flows.reference
 
 lock:  ## pin the dependency tree again, with hashes (needs uv)
 	cd requirements && for set in runtime dev; do $(UV) pip compile -q --upgrade --generate-hashes --python-version 3.11 --no-strip-extras \
