@@ -1,0 +1,116 @@
+"""What an admin has to act on today, worst first. Each line says what, how much, and leads to its block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from decimal import Decimal
+
+from expectations.report.data import Report
+from expectations.report.text import ago, count, instant, whole
+
+STALE = timedelta(hours=36)  # a nightly job that missed one night
+
+
+@dataclass
+class Notice:
+    """level: act (something is broken or lost), look (something to decide)."""
+
+    level: str
+    text: str
+    anchor: str
+
+
+def notices(report: Report) -> list[Notice]:
+    found = [*_sync(report), *_check(report), *_data(report), *_writeback(report)]
+    return sorted(found, key=lambda notice: notice.level != "act")
+
+
+def _sync(report: Report) -> list[Notice]:
+    found = []
+    for source in report.sources:
+        good = source["good_at"]
+        if source["status"] in ("failed", "interrupted"):
+            data = f"Its deals are as of {instant(good, report.zone)}." if good else "It has never been read to the end."
+            found.append(Notice("act", f"The last sync of {source['source']} {source['status']}. {data}", "sync"))
+        elif good is None or report.now - good > STALE:
+            found.append(Notice("act", f"{source['source']} was last synced {ago(good, report.now)}.", "sync"))
+        if source["used_share"] is not None and source["used_share"] >= 0.8:
+            used = f"{whole(source['daily_used'])} of {whole(source['daily_limit'])}"
+            found.append(Notice("look", f"{source['source']} has used {used} API calls of its day.", "sync"))
+    return found
+
+
+def _check(report: Report) -> list[Notice]:
+    run = report.run
+    if run is None:
+        return []
+    found = []
+    if report.now - run["as_of"] > STALE:
+        found.append(Notice("act", f"The last check is from {instant(run['as_of'], report.zone)}: findings and scores are that old.", "top"))
+    broken = [rule["rule_id"] for rule in report.rules if rule["error"]]
+    if broken:
+        found.append(Notice("act", f"{count(len(broken), 'rule')} could not be run: {_some(broken)}. What they found before stands.", "rules"))
+    if not reconciles(report):
+        found.append(Notice("act", "The findings do not add up to what the check recorded: run the check again before acting on them.", "changes"))
+    blind = [rule["rule_id"] for rule in report.rules if rule["cannot_judge"] and not rule["error"]]
+    if blind:
+        found.append(Notice("look", f"{count(len(blind), 'rule')} cannot judge most deals for want of data: {_some(blind)}.", "rules"))
+    loud = [rule["rule_id"] for rule in report.rules if rule["is_process_gap"]]
+    if loud:
+        text = f"{_some(loud)} {'fails' if len(loud) == 1 else 'fail'} on more than 60 % of deals: a gap in the process, not in the deals."
+        found.append(Notice("look", text, "rules"))
+    return found
+
+
+def _data(report: Report) -> list[Notice]:
+    found = []
+    if report.unmapped:
+        first = report.unmapped[0]
+        money = f" ({report.currency or ''} {whole(first['all_amount'])})".replace("( ", "(") if first["all_amount"] is not None else ""
+        text = f"{count(first['all_deals'], 'open deal')}{money} in {count(first['stages'], 'stage')} that no canonical stage is known for."
+        found.append(Notice("look", text, "gaps"))
+    if report.totals["without_rate"]:
+        text = f"{count(report.totals['without_rate'], 'open deal')} in a currency without an exchange rate: in no sum on this page."
+        found.append(Notice("look", text, "gaps"))
+    return found
+
+
+def _writeback(report: Report) -> list[Notice]:
+    plan = report.plan
+    if plan is None:
+        return []
+    found = []
+    if plan["status"] == "held":
+        found.append(Notice("act", f"The write-back of {count(plan['records'], 'record')} is held: {plan['note'] or 'no reason given'}.", "writeback"))
+    failed = sum(row["failed"] for row in report.plan_status)
+    if failed:
+        found.append(Notice("look", f"{count(failed, 'record')} could not be written back.", "writeback"))
+    return found
+
+
+def reconciles(report: Report) -> bool:
+    """Whether the findings, counted from their own dates, give the opened, resolved and standing that the check recorded."""
+    run = report.run
+    if run is None:
+        return True
+
+    def total(*keys: str) -> int:
+        return sum(row[key] for row in report.changes for key in keys)
+
+    resolved = total("fixed", "closed", "deleted", "other")
+    return (
+        total("before") + total("opened") - resolved == total("standing")
+        and total("opened") == run["opened"]
+        and resolved == run["resolved"]
+    )
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def share(part: Decimal | None, all_of_it: Decimal | None) -> float | None:
+    """part / all, None where there is nothing to divide by."""
+    return float(part) / float(all_of_it) if part is not None and all_of_it and all_of_it > 0 else None
