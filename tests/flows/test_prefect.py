@@ -111,6 +111,7 @@ def test_a_command_is_a_flow_run_with_its_steps_and_a_failed_source_makes_it_red
 def test_the_schedule_of_prefect_yaml_yields_scheduled_runs(server):
     prefect = [sys.executable, "-m", "prefect", "--no-prompt"]
     environment = {**os.environ, "PREFECT_API_URL": f"{server}/api", "PLUMBLINE_HOME": str(ROOT)}
+
     def run(command):
         done = subprocess.run(command, env=environment, cwd=ROOT, check=False, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
