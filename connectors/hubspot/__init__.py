@@ -37,7 +37,7 @@ def pull(
 def write(
     settings: HubSpotSettings, *, changes: Path, results: Path, progress: Callable[[str], None] | None = None
 ) -> WriteResult:
-    """Write deal properties, one outcome per deal. See `connectors.hubspot.write.write`."""
-    from connectors.hubspot import write as writer
+    """Write deal properties, one outcome per deal. See `connectors.hubspot.writeback.write`."""
+    from connectors.hubspot import writeback
 
-    return writer.write(settings, changes=changes, results=results, progress=progress)
+    return writeback.write(settings, changes=changes, results=results, progress=progress)
