@@ -59,7 +59,9 @@ class SalesforceSettings(BaseModel):
         if parts.path:
             raise ValueError(f'must end after the host name: "{parts.scheme}://{parts.netloc}"')
         if host.endswith(".lightning.force.com"):
-            raise ValueError(f'is the address of pages; the API answers at "https://{host.removesuffix(".lightning.force.com")}.my.salesforce.com"')
+            raise ValueError(
+                f'is the address of pages; the API answers at "https://{host.removesuffix(".lightning.force.com")}.my.salesforce.com"'
+            )
         return url
 
     @field_validator("api_version", mode="before")
@@ -79,7 +81,7 @@ class SalesforceSettings(BaseModel):
             others = " or ".join(f'"{auth}"' for auth in NEEDED if auth != self.auth)
             raise ValueError(f'auth = "{self.auth}" needs {" and ".join(missing)}; add it, or choose auth = {others}')
         if self.auth == "jwt" and self.private_key_file is not None and not self.private_key_file.is_file():
-            raise ValueError(f"there is no private_key_file {self.private_key_file}; give the path of the PEM file with the private key")
+            raise ValueError(f"there is no private_key_file {self.private_key_file}; give the path of the key in PEM form")
         return self
 
     @property

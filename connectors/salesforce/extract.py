@@ -1,0 +1,258 @@
+"""pull(): land an org, object by object, by the cheapest of its APIs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from connectors.landing import Landing, Manifest, Pull
+from connectors.salesforce import bulk, org, rest
+from connectors.salesforce.client import ORG, Client, Refused, soql_time
+from connectors.salesforce.landed import Landed
+from connectors.salesforce.objects import DELETED, OBJECTS, OPPORTUNITY, SObject
+from connectors.salesforce.schema import GONE_FIELD, URL_LIMIT, Selection, select
+from connectors.salesforce.settings import SalesforceSettings
+from connectors.salesforce.stamps import instant
+
+Say = Callable[[str], None]
+
+BULK_FROM = 10_000  # records: from here on a job (about ten calls, a few seconds) beats pages (a call for each 2,000)
+BULK_CALLS = 12  # what a small bulk job costs: creating, polling, pages, deleting
+DELETED_DAYS = 15  # getDeleted answers no further back (SOAP API Developer Guide)
+HIDDEN = frozenset({"INVALID_TYPE", "NOT_FOUND", "INSUFFICIENT_ACCESS", "NOT_QUERYABLE", "NO_FIELDS", "INVALID_TYPE_FOR_OPERATION"})
+
+
+def pull(
+    settings: SalesforceSettings,
+    *,
+    run_id: str,
+    landing: Path,
+    since: Mapping[str, datetime],
+    full: bool = False,
+    progress: Say | None = None,
+    client: Client | None = None,
+) -> Pull:
+    """See connectors.salesforce.pull. client: one of the caller's making, with retries of its own (tests, diagnosis)."""
+    client = client or Client(settings)
+    target = Landing(landing, settings.name, run_id)
+    run = _Run(settings, client, target, {} if full else since, progress or (lambda _: None))
+    try:
+        client.connect()
+        manifests = run.land_all()
+        about = org.describe(client, target.directory, manifests)
+    finally:
+        client.close()
+    result = Pull(
+        source=settings.name,
+        crm=settings.crm,
+        run_id=run_id,
+        full=full,
+        objects=list(manifests),
+        org=about,
+        calls=client.budget.total,
+        daily_used=client.budget.daily_used,
+        daily_limit=client.budget.daily_limit,
+        server_time=client.server_time,
+    )
+    target.finish(result)
+    return result
+
+
+@dataclass
+class _Run:
+    """One pull while it goes on."""
+
+    settings: SalesforceSettings
+    client: Client
+    landing: Landing
+    since: Mapping[str, datetime]
+    say: Say
+
+    def land_all(self) -> dict[str, Manifest]:
+        manifests: dict[str, Manifest] = {}
+        for spec in OBJECTS:
+            manifests[spec.name] = self.land(spec)
+            if spec is OPPORTUNITY:
+                manifests[DELETED] = self.land_deleted(manifests[spec.name])
+        return manifests
+
+    def land(self, spec: SObject) -> Manifest:
+        """One object: described, read, its manifest written."""
+        client = self.client
+        before = client.budget.calls[spec.name]
+        self._learn_limit(spec)
+        landed = Landed(self.landing.object_directory(spec.name))
+        landed.clear()
+        committed = self.since.get(spec.name) if spec.cursor else None
+        manifest = Manifest(self.settings.name, self.settings.crm, spec.name, spec.key, "full" if committed is None else "incremental")
+        try:
+            selection = select(client, spec, self.settings.fields.values() if spec is OPPORTUNITY else ())
+            started = client.server_time  # by the server, and before the query: what comes later is not promised
+            lower = committed - timedelta(minutes=self.settings.overlap_minutes) if committed and selection.cursor else None
+            if lower is None:
+                manifest.mode, committed = "full", None
+            selection = self._read(selection, lower, landed)
+        except Refused as refused:
+            return self._refused(spec, manifest, landed, refused, before)
+        manifest.cursor, manifest.since = selection.cursor, lower
+        manifest.complete = manifest.mode == "full" and landed.whole
+        manifest.watermark = watermark(started, landed.greatest, committed) if selection.cursor else None
+        manifest.files, manifest.fields = landed.files, list(selection.fields)
+        manifest.notice = "; ".join(filter(None, (selection.notice(), *landed.notices))) or None
+        return self._finish(manifest, before)
+
+    def _finish(self, manifest: Manifest, before: int) -> Manifest:
+        manifest.calls = self.client.budget.calls[manifest.object] - before
+        self.landing.finish_object(manifest)
+        self.say(f"{manifest.object}: {manifest.rows} records" + (f" ({manifest.notice})" if manifest.notice else ""))
+        return manifest
+
+    def _refused(self, spec: SObject, manifest: Manifest, landed: Landed, refused: Refused, before: int) -> Manifest:
+        """An object that this org or user does not have: the end for deals, a notice for what is around them."""
+        if spec.required:
+            hidden = refused.status in (403, 404) or refused.code in HIDDEN
+            raise self.client.permission(spec.name, refused.code) if hidden else self.client.protocol(spec.name, refused)
+        landed.clear()
+        manifest.watermark = self.since.get(spec.name)
+        manifest.notice = f"not read: the user may not, or the org does not have it ({refused.code or refused.status})"
+        return self._finish(manifest, before)
+
+    def _learn_limit(self, spec: SObject) -> None:
+        """Where answers carry no Sforce-Limit-Info, ask once for the day's limit; a server without /limits sets none."""
+        budget = self.client.budget
+        if budget.total == 0 or budget.daily_limit is not None or budget.calls[ORG]:
+            return
+        with contextlib.suppress(Refused, AttributeError, TypeError):
+            daily = (self.client.call(ORG, "limits/") or {}).get("DailyApiRequests") or {}
+            if "Max" in daily and "Remaining" in daily:
+                budget.observe(int(daily["Max"]) - int(daily["Remaining"]), int(daily["Max"]))
+
+    # Which way
+
+    def _read(self, selection: Selection, lower: datetime | None, landed: Landed) -> Selection:
+        """Land the records of `selection`; gives what was asked for in the end, after refused parts were left away."""
+        for _ in range(len(selection.fields)):
+            try:
+                return self._choose(selection, lower, landed)
+            except Refused as refused:
+                simpler = simplify(selection, refused)
+                if simpler is None:
+                    raise
+                selection = simpler
+        raise Refused(400, "NO_FIELDS", "")
+
+    def _choose(self, selection: Selection, lower: datetime | None, landed: Landed) -> Selection:
+        too_long = len(selection.url(self.client, lower)) > URL_LIMIT
+        first_bulk = selection.spec.bulk and (self.settings.api == "bulk" or too_long)
+        if first_bulk and self._bulk(selection, lower, landed):
+            return selection
+        if too_long:
+            selection = selection.short(self.client, lower)
+        may_bulk = self.settings.api == "auto" and selection.spec.bulk and not first_bulk
+        try:
+            rest.query(self.client, selection, lower, landed, lambda total: not (may_bulk and self._pays(total)))
+        except rest.TooMany as many:
+            self.say(f"{selection.spec.name}: {many.total} records, by Bulk API")
+            if not self._bulk(selection, lower, landed):
+                rest.query(self.client, selection, lower, landed, lambda _: True)
+        return selection
+
+    def _pays(self, total: int) -> bool:
+        """Whether a bulk job is the better way for so many records: they are many, or pages would eat the rest of the budget."""
+        pages, left = total // rest.PAGE + 1, self.client.budget.remaining
+        return total > BULK_FROM or (left is not None and pages > BULK_CALLS and pages * 4 > left)
+
+    def _bulk(self, selection: Selection, lower: datetime | None, landed: Landed) -> bool:
+        """Try the Bulk API; False when the org refuses or fails it, so that REST must do. A field it does not know is Refused."""
+        name = selection.spec.name
+        for _ in range(2):  # a job may fail for reasons of the moment
+            try:
+                bulk.query(self.client, selection, lower, landed, self.say)
+                return True
+            except Refused as refused:
+                if simplify(selection, refused) is not None:
+                    raise
+                self.say(f"{name}: the Bulk API refuses ({refused.code or refused.status}), reading by REST")
+                break
+            except bulk.JobFailed as failed:
+                self.say(f"{name}: the bulk job failed: {failed}")
+        landed.clear()
+        return False
+
+    # Deletions
+
+    def land_deleted(self, deals: Manifest) -> Manifest:
+        """getDeleted of Opportunity: ids that went since the last pull, those too that have left the recycle bin by now.
+
+        Rows {id, deletedDate}; watermark is the instant up to which the org has told. Only increments need it: a full pull
+        sees what is absent. The log reaches back 15 days at most, and an admin may purge it: then the notice says so.
+        """
+        client, spec = self.client, OPPORTUNITY.name
+        before = client.budget.calls[DELETED]
+        committed = self.since.get(DELETED) or self.since.get(spec)
+        manifest = Manifest(self.settings.name, self.settings.crm, DELETED, "id", "incremental", cursor="deletedDate")
+        landed = Landed(self.landing.object_directory(DELETED))
+        landed.clear()
+        end = client.server_time
+        if deals.mode == "full" or committed is None or end is None:
+            manifest.watermark = deals.watermark
+            return self._finish(manifest, before)
+        earliest = end - timedelta(days=DELETED_DAYS) + timedelta(minutes=5)
+        start = max(committed - timedelta(minutes=self.settings.overlap_minutes), earliest)
+        start = min(start, end - timedelta(minutes=2))  # the org wants at least a minute between the two
+        manifest.since = start
+        try:
+            url = f"{client.data}/sobjects/{spec}/deleted/?start={quote(soql_time(start))}&end={quote(soql_time(end))}"
+            told = self._deleted(url, landed)
+        except Refused as refused:
+            manifest.watermark = committed
+            manifest.notice = f"the org does not tell what was deleted ({refused.code or refused.status}); a full sync finds it"
+            return self._finish(manifest, before)
+        manifest.files = landed.files
+        covered = instant(str(told.get("latestDateCovered"))) or committed
+        manifest.watermark = max(committed, min(end, covered))
+        available = instant(str(told.get("earliestDateAvailable")))
+        if committed < earliest or (available is not None and available > committed):
+            manifest.notice = "the org's log of deletions does not reach back to the last sync; run sync --full to find what went"
+        return self._finish(manifest, before)
+
+    def _deleted(self, url: str, landed: Landed) -> dict[str, Any]:
+        body, _ = self.client.fetch(DELETED, url)
+        try:
+            told = orjson.loads(body)
+            records = told.pop("deletedRecords")
+        except (orjson.JSONDecodeError, KeyError, AttributeError):
+            raise self.client.not_json(DELETED) from None
+        if records:
+            landed.write_array(orjson.dumps(records), len(records))
+        return told
+
+
+def watermark(started: datetime | None, greatest: datetime | None, committed: datetime | None) -> datetime | None:
+    """Up to where everything has been landed: min(server's clock when the query began, greatest cursor seen), never back.
+
+    The server's clock alone would lie when it runs ahead of the records' stamps, the greatest cursor alone when records with
+    older stamps are committed later; the overlap of the next pull covers what was in flight."""
+    reached = max((stamp for stamp in (greatest, committed) if stamp is not None), default=None)
+    if reached is None or started is None:
+        return committed
+    return max(min(started, reached), committed) if committed else min(started, reached)
+
+
+def simplify(selection: Selection, refused: Refused) -> Selection | None:
+    """The selection without the part that a refusal names, or None when it names none that we can do without."""
+    gone = GONE_FIELD.search(refused.message)
+    if refused.code == "INVALID_FIELD" and gone:
+        name = gone[1]
+        if name in {f.name for f in selection.fields} and name not in (selection.spec.key, selection.cursor):
+            return selection.without(name)
+    if selection.where and refused.status == 400 and refused.code in ("INVALID_FIELD", "MALFORMED_QUERY", "INVALID_QUERY_FILTER_OPERATOR"):
+        return selection.unfiltered()
+    return None

@@ -1,0 +1,110 @@
+"""Reading by REST queryAll: pages of up to 2,000 records, each record array cut out of its page and landed as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from connectors.errors import CrmProtocolError
+from connectors.salesforce.client import Client, Refused
+from connectors.salesforce.landed import Landed
+from connectors.salesforce.schema import Selection
+from connectors.salesforce.stamps import scan_json
+
+PAGE = 2000
+RESTARTS = 2  # a query cursor lives for two days and may be thrown out by others of the same user
+LOST_CURSOR = frozenset({"INVALID_QUERY_LOCATOR", "NOT_FOUND", "QUERY_CURSOR_NOT_FOUND"})
+
+
+@dataclass(frozen=True)
+class Page:
+    """records: bytes of a JSON array. total: records of the whole query, as the server counts them. more: URL of the next page."""
+
+    records: bytes
+    total: int | None
+    more: str | None
+
+
+class TooMany(Exception):
+    """The first page says that another way is cheaper."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__(total)
+        self.total = total
+
+
+def query(client: Client, selection: Selection, since: datetime | None, landed: Landed, accept: Callable[[int], bool]) -> None:
+    """Land all pages. accept: asked once with the number of records the query has; False raises TooMany, nothing landed.
+
+    The count is that of the first page: an answer of its own would be one more call on each quiet night.
+    """
+    name, key = selection.spec.name, selection.spec.key
+    for restart in range(RESTARTS + 1):
+        landed.clear()
+        url: str | None = selection.url(client, since)
+        total = None
+        try:
+            while url:
+                body, _ = client.fetch(name, url, headers={"Sforce-Query-Options": f"batchSize={PAGE}"})
+                page = cut(client, name, body)
+                if total is None and page.total is not None:
+                    total = page.total
+                    if not accept(total):
+                        raise TooMany(total)
+                rows, stamp = scan_json(page.records, key, selection.cursor)
+                landed.saw(stamp)
+                if rows:
+                    landed.write_array(page.records, rows)
+                url = page.more
+        except Refused as refused:
+            if refused.code in LOST_CURSOR and landed.files and restart < RESTARTS:
+                continue
+            raise
+        if total is not None and landed.rows < total:
+            landed.whole = False
+            landed.notices.append(f"{landed.rows} of {total} records came; what is absent is not taken for deleted")
+        return
+
+
+def cut(client: Client, obj: str, body: bytes) -> Page:
+    """Separate the array `records` from the envelope around it without parsing the records."""
+    try:
+        start = body.index(b"[", body.index(b'"records"'))
+        end = body.rindex(b"]") + 1
+        envelope = orjson.loads(body[:start] + b"[]" + body[end:])
+        records = body[start:end]
+    except (ValueError, orjson.JSONDecodeError):
+        envelope, records = _parsed(client, obj, body)
+    if not isinstance(envelope, dict):
+        envelope, records = _parsed(client, obj, body)
+    total = envelope.get("totalSize")
+    more = envelope.get("nextRecordsUrl") if not envelope.get("done") else None
+    return Page(records, total if isinstance(total, int) else None, own_path(client, obj, more) if more else None)
+
+
+def _parsed(client: Client, obj: str, body: bytes) -> tuple[dict[str, Any], bytes]:
+    """The same for an answer whose keys stand in another order, or for what is no answer at all."""
+    try:
+        document = orjson.loads(body)
+        return document, orjson.dumps(document["records"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        raise client.not_json(obj) from None
+
+
+def own_path(client: Client, obj: str, url: str) -> str:
+    """Path and query of a URL that the server gave us. One of another host is refused: our token would travel there."""
+    parts = urlsplit(url)
+    own = urlsplit(client.settings.instance_url).hostname
+    if (parts.hostname and parts.hostname != own) or not parts.path.startswith("/services/"):
+        raise CrmProtocolError(
+            f"the server points to {parts.hostname or 'another path'} for the next page",
+            source=client.settings.name,
+            obj=obj,
+            fix="Check instance_url: it must be the org's My Domain address.",
+        )
+    return parts.path + (f"?{parts.query}" if parts.query else "")

@@ -1,0 +1,102 @@
+"""From an object's declaration and the org's describe to a SELECT: only fields that exist and that this user may read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote_plus
+
+from connectors.landing import Field
+from connectors.salesforce.client import Client, Refused, soql_time
+from connectors.salesforce.objects import SObject
+
+# Values that SOQL returns as objects (REST) or not at all (Bulk); their parts are fields of their own.
+COMPOUND = frozenset({"address", "location", "base64", "complexvalue"})
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+URL_LIMIT = 8000  # characters of path and query; Salesforce and proxies on the way begin to refuse from about 8 KB on
+GONE_FIELD = re.compile(r"No such column '([A-Za-z0-9_]+)'")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to ask for one object in this org."""
+
+    spec: SObject
+    fields: tuple[Field, ...]
+    cursor: str | None
+    where: str
+    missing: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = field(default=())
+
+    @property
+    def names(self) -> list[str]:
+        """Selected fields; the cursor stands first, so that it can be found in CSV bytes without parsing them."""
+        names = [f.name for f in self.fields]
+        if self.cursor:
+            names.remove(self.cursor)
+            names.insert(0, self.cursor)
+        return names
+
+    def soql(self, since: datetime | None) -> str:
+        conditions = [self.where] if self.where else []
+        if since is not None and self.cursor:
+            conditions.append(f"{self.cursor} >= {soql_time(since)}")
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        return f"SELECT {', '.join(self.names)} FROM {self.spec.name}{where}"
+
+    def url(self, client: Client, since: datetime | None) -> str:
+        return f"{client.data}/queryAll/?q={quote_plus(self.soql(since), safe=',():')}"
+
+    def without(self, name: str) -> Selection:
+        """The same without a field that the query refuses although the describe listed it."""
+        return replace(self, fields=tuple(f for f in self.fields if f.name != name), dropped=(*self.dropped, name))
+
+    def unfiltered(self) -> Selection:
+        """The same without the filter, for servers that do not know it."""
+        return replace(self, where="")
+
+    def short(self, client: Client, since: datetime | None) -> Selection:
+        """The same with as many fields as fit into a URL, standard ones first; for servers that offer no Bulk API."""
+        keep = sorted(self.fields, key=lambda f: (f.name not in self._needed(), f.custom))
+        fitting = self
+        while len(fitting.url(client, since)) > URL_LIMIT and len(keep) > 1:
+            last = keep.pop()
+            fitting = fitting.without(last.name)
+        return fitting
+
+    def _needed(self) -> set[str | None]:
+        return {self.spec.key, self.cursor, *self.spec.expected}
+
+    def notice(self) -> str | None:
+        """What is not in this pull although it would be of use, in words; None when nothing."""
+        said = []
+        if self.missing:
+            said.append(f"not in the org, or hidden from the user by field-level security: {', '.join(self.missing)}")
+        if self.dropped:
+            shown, more = self.dropped[:8], len(self.dropped) - 8
+            said.append(f"refused or left out: {', '.join(shown)}" + (f" and {more} more" if more > 0 else ""))
+        return "; ".join(said) or None
+
+
+def select(client: Client, spec: SObject, mapped: Iterable[str] = ()) -> Selection:
+    """Ask the org what `spec` has. mapped: further fields the configuration counts on. Raises Refused when it has no such object."""
+    described: dict[str, Any] = client.call(spec.name, f"sobjects/{spec.name}/describe") or {}
+    if described.get("queryable") is False:
+        raise Refused(403, "NOT_QUERYABLE", "")
+    offered = {
+        f["name"]: Field(f["name"], str(f.get("type") or "string"), f.get("label"), bool(f.get("custom")), bool(f.get("calculated")))
+        for f in described.get("fields") or ()
+        if NAME.fullmatch(str(f.get("name", ""))) and f.get("type") not in COMPOUND and not f.get("deprecatedAndHidden")
+    }
+    wanted = spec.fields or tuple(offered)
+    cursor = next((name for name in spec.cursor if name in offered), None)
+    chosen = [offered[name] for name in wanted if name in offered]
+    if cursor and cursor not in wanted:
+        chosen.append(offered[cursor])
+    if spec.key not in {f.name for f in chosen}:
+        raise Refused(403, "NO_FIELDS", "")
+    missing = tuple(name for name in dict.fromkeys((*spec.expected, *mapped)) if name not in offered)
+    return Selection(spec, tuple(chosen), cursor, spec.where, missing)
