@@ -45,6 +45,7 @@ from connectors.hubspot.settings import HubSpotSettings
 from connectors.landing import Field, Landing, Manifest, Pull
 
 SAY_EVERY = 5000  # records
+SUSPICIOUS = 100  # deals that vanish at once, if they are most of all: more likely a permission was taken away
 
 
 def pull(
@@ -231,7 +232,14 @@ class _Pulling:
             client.object = "deals.gone"
             missing: set[str] = set()
             if since is not None and self.known is not None:
-                missing = vanished(client, DEALS, (known.live | landed) - in_bin - losers)
+                believed = (known.live | landed) - in_bin - losers
+                missing = vanished(client, DEALS, believed)
+                if len(missing) > max(SUSPICIOUS, len(believed) // 2):
+                    raise CrmPermissionError(
+                        f"{len(missing):,} of {len(believed):,} deals can no longer be seen, as if they were deleted for good",
+                        source=client.source, obj="deals", code="DEALS_VANISHED",
+                        fix="Check what the token's user may see. If the deals are really gone, run once with --full.",
+                    )
                 for key in sorted(missing, key=int):
                     gone.write({"id": key})
 

@@ -39,6 +39,7 @@ class Server:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 with outer._lock:
                     outer.seen.append((self.command, self.path, self.headers.get("Authorization"), body))
+                    self.server.last_body = body  # type: ignore[attr-defined]
                     line = outer.script.pop(0) if len(outer.script) > 1 else outer.script[0]
                 answer = line(self) if callable(line) else line
                 if answer == "drop":
