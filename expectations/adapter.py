@@ -11,6 +11,7 @@ Importing this module imports Great Expectations, which takes seconds: import it
 
 from __future__ import annotations
 
+import builtins
 import types
 import uuid
 from collections.abc import Iterator
@@ -28,7 +29,7 @@ from sqlalchemy.pool import StaticPool
 _LIVE: dict[str, duckdb.DuckDBPyConnection] = {}
 
 
-class _AutocommitConnection(ConnectionWrapper):  # type: ignore[misc]
+class _AutocommitConnection(ConnectionWrapper):
     """Every statement sees what is committed when it starts, and no open transaction holds up a CHECKPOINT."""
 
     def begin(self) -> None:
@@ -53,7 +54,7 @@ class _Inspector:
         name = f"{quote(schema)}.{quote(table_name)}" if schema else quote(table_name)
         with self._engine.connect() as connection:
             rows = connection.execute(sa.text(f"describe {name}")).fetchall()
-        types_by_name = self.dialect.ischema_names
+        types_by_name: dict[str, Any] = getattr(self.dialect, "ischema_names", {})
         return [
             {"name": r[0], "type": types_by_name.get(str(r[1]).split("(")[0].lower(), sa.types.NullType)(), "nullable": r[2] == "YES"}
             for r in rows
@@ -77,8 +78,11 @@ class _Inspector:
         return table_name in self.get_table_names()
 
 
-class PlumblineDuckDBExecutionEngine(SqlAlchemyExecutionEngine):  # type: ignore[misc]
+class PlumblineDuckDBExecutionEngine(SqlAlchemyExecutionEngine):
     """GX's SQL engine on a live DuckDB connection. Metrics are found through the parent class."""
+
+    _connection: sa.Connection | None
+    _inspector: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -98,15 +102,15 @@ class PlumblineDuckDBExecutionEngine(SqlAlchemyExecutionEngine):  # type: ignore
         return self._inspector
 
 
-class PlumblineDuckDBDatasource(SQLDatasource):  # type: ignore[misc]
+class PlumblineDuckDBDatasource(SQLDatasource):
     """`context.data_sources.add_plumbline_duckdb(name, live=handle)`, the handle being that of `live_connection`."""
 
-    type: Literal["plumbline_duckdb"] = "plumbline_duckdb"  # type: ignore[assignment]
-    connection_string: str = "duckdb://"  # type: ignore[assignment]
+    type: Literal["plumbline_duckdb"] = "plumbline_duckdb"
+    connection_string: str = "duckdb://"
     live: str = ""
 
     @property
-    def execution_engine_type(self) -> type[SqlAlchemyExecutionEngine]:
+    def execution_engine_type(self) -> builtins.type[SqlAlchemyExecutionEngine]:
         return PlumblineDuckDBExecutionEngine
 
     def _create_engine(self) -> sa.Engine:
@@ -114,9 +118,10 @@ class PlumblineDuckDBDatasource(SQLDatasource):  # type: ignore[misc]
         return sa.create_engine("duckdb://", creator=lambda: _AutocommitConnection(cursor), poolclass=StaticPool)
 
     def get_execution_engine(self) -> SqlAlchemyExecutionEngine:
-        if self._execution_engine is None:
-            self._execution_engine = PlumblineDuckDBExecutionEngine(engine=self.get_engine(), create_temp_table=False)
-        return self._execution_engine
+        engine: SqlAlchemyExecutionEngine | None = self._execution_engine  # type: ignore[has-type]
+        if engine is None:
+            engine = self._execution_engine = PlumblineDuckDBExecutionEngine(engine=self.get_engine(), create_temp_table=False)
+        return engine
 
 
 @contextmanager

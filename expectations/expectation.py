@@ -21,7 +21,7 @@ from great_expectations.expectations.metrics.table_metric_provider import TableM
 from expectations import verdict
 
 
-class OpportunityVerdicts(TableMetricProvider):  # type: ignore[misc]
+class OpportunityVerdicts(TableMetricProvider):
     """Deals by verdict, packed as verdict.tally takes them apart."""
 
     metric_name = "plumbline.opportunity_verdicts"
@@ -43,7 +43,7 @@ class OpportunityVerdicts(TableMetricProvider):  # type: ignore[misc]
         return sa.literal_column(verdict.tally_sql(metric_value_kwargs)), metric_domain_kwargs, {}
 
 
-class ExpectOpportunitiesToPass(BatchExpectation):  # type: ignore[misc]
+class ExpectOpportunitiesToPass(BatchExpectation):
     """`expect_opportunities_to_pass`: at least `mostly` of the deals that can be judged pass, waived ones aside.
 
     In the result `element_count` is the deals it applies to, `missing_count` those that cannot be judged, `unexpected_count`

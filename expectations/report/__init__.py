@@ -20,16 +20,15 @@ def write_report(
 
     Reads the schemas core, quality, bi and ops; leaves nothing in the warehouse (a read-only connection will do).
     now: aware instant; what happened after it is not shown. business_date: the day that the page calls today.
-    timezone: IANA name in which instants are shown; default that of `now` if it has one, else UTC.
-    currency: code of the home currency; default the currency of the deals that are not converted.
+    timezone: IANA name in which instants are shown; default what the CRMs say, else that of `now` if it has a name, else UTC.
+    currency: code of the home currency; default that of the deals that are not converted, else what the CRMs say.
     """
     from expectations.report.data import collect
     from expectations.report.page import render
 
     if now.tzinfo is None:
         raise ValueError("now has no time zone: pass an aware datetime")
-    zone = timezone or getattr(now.tzinfo, "key", None) or "UTC"
-    html = render(collect(con, now=now, business_date=business_date, zone=zone, currency=currency), title=title)
+    html = render(collect(con, now=now, business_date=business_date, zone=timezone, currency=currency), title=title)
     out.mkdir(parents=True, exist_ok=True)
     page = out / "index.html"
     part = out / "index.html.part"

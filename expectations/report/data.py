@@ -89,14 +89,18 @@ def _basis(read: _Reader) -> Iterator[None]:
             read.con.execute(f"drop table if exists temp.{table}")
 
 
-def collect(con: duckdb.DuckDBPyConnection, *, now: datetime, business_date: date, zone: str, currency: str | None = None) -> Report:
+def collect(
+    con: duckdb.DuckDBPyConnection, *, now: datetime, business_date: date, zone: str | None = None, currency: str | None = None
+) -> Report:
     """Read every block as of `now`. Raises duckdb.Error where a table of the warehouse is missing."""
-    read = _Reader(con, now=now, today=business_date, zone=zone)
+    read = _Reader(con, now=now, today=business_date)
+    home = read.rows("home")[0]
+    zone = zone or home["zone"] or getattr(now.tzinfo, "key", None) or "UTC"
+    currency = currency or home["currency"]
+    read.parameters["zone"] = zone
     runs = {row["which"]: row for row in read.rows("runs")}
     run = runs.get("present")
     read.parameters |= {"run": run and run["run_id"], "run_at": run and run["as_of"]}
-    if currency is None:
-        currency = next((row["currency"] for row in read.rows("home")), None)
     report = Report(now, business_date, zone, currency, run, runs.get("previous"), runs.get("week"))
     with _basis(read):
         report.totals = read.rows("totals")[0]

@@ -1,6 +1,6 @@
 -- What rules judge: one row per open deal and per deal closed in the last 90 days, made anew by each check.
 -- A rule's SQL may read these columns and nothing else. Days are whole days in the business time zone up to business_date.
-create or replace table subject (
+create or replace table plumbline_check.subject (
     opportunity_key         varchar not null,   -- source || ':' || opportunity_id
     source                  varchar not null,   -- name of the source
     crm                     varchar not null,   -- salesforce or hubspot

@@ -10,6 +10,7 @@ with placed as (
     from report_deal
 )
 select bucket, count(*) as deals, sum(amount_home) as amount, coalesce(sum(amount_home) filter (where is_at_risk), 0) as at_risk_amount,
+    coalesce(sum(amount_home) filter (where not is_scored), 0) as unscored_amount, count(*) filter (where not is_scored) as unscored_deals,
     count(*) filter (where is_at_risk) as at_risk_deals, min(close_date) as first_date
 from placed
 group by bucket

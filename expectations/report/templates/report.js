@@ -15,6 +15,9 @@
   theme.addEventListener("click", () => { root.dataset.theme = dark() ? "light" : "dark"; store.set(root.dataset.theme); show(); });
   show();
 
+  // Where a chart is wider than its box, the newest days come first into view.
+  for (const chart of document.querySelectorAll("svg.chart")) chart.parentElement.scrollLeft = chart.parentElement.scrollWidth;
+
   const key = (row, column, kind) => {
     const cell = row.cells[column];
     if (kind === "n") return cell.dataset.v === undefined ? null : Number(cell.dataset.v);

@@ -12,5 +12,5 @@ create table if not exists quality.finding (
     last_seen_at        timestamptz not null,   -- --now of the last run that saw it
     runs_seen           integer not null,       -- checks in a row that saw it
     resolved_at         timestamptz,            -- --now of the run that no longer saw it
-    resolution          varchar                 -- fixed, closed, deleted, rule_changed
+    resolution          varchar                 -- fixed, closed, deleted, not_applicable, unknown (can no longer be judged), rule_changed
 );

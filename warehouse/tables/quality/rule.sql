@@ -9,5 +9,6 @@ create table if not exists quality.rule (
     grp                 varchar not null,       -- group of correlated rules, for the score
     description         varchar,                -- when it applies and when it fails, in words
     fix                 varchar,                -- what clears it
-    version             varchar not null        -- of the rule set
+    version             varchar not null,       -- of the rule set
+    definition          varchar not null        -- hash of what decides this rule's verdict, thresholds included
 );
