@@ -178,8 +178,8 @@ class TokenProvider:
                 )
         except SalesforceAuthenticationFailed as error:
             raise self._refusal(str(error.code), str(error.auth_message or "")) from None
-        except (requests.JSONDecodeError, AttributeError, KeyError, TypeError):  # 200, but not a token answer
-            raise self._not_oauth() from None
+        except (requests.JSONDecodeError, AttributeError, KeyError, TypeError):  # JSON, but no answer of a token endpoint
+            raise self._refusal("", "") from None
         except requests.RequestException as error:
             trouble = network_trouble(error, host)
             failed = CrmUnavailableError(trouble.what, source=self.settings.name, obj="sign-in", fix=trouble.fix, code=trouble.kind)
@@ -209,7 +209,7 @@ class TokenProvider:
                 code=str(status),
             )
             return Transient(failed, after=retry_after(answer.headers) if answer is not None else None)
-        if code == str(status):  # simple-salesforce puts the status in the place of a code when the body is not JSON
+        if code in ("", str(status)):  # simple-salesforce puts the status in the place of a code when the body is not JSON
             return self._not_oauth(status)
         said = scrub(words, *self.secrets(), s.client_id, s.username, limit=160)
         fixes = (fix for known, part, fix in FIXES if known == code and part in words.lower())
