@@ -47,18 +47,23 @@ def _check(report: Report) -> list[Notice]:
         return []
     found = []
     if report.now - run["as_of"] > STALE:
-        found.append(Notice("act", f"The last check is from {instant(run['as_of'], report.zone)}: findings and scores are that old.", "top"))
+        text = f"The last check is from {instant(run['as_of'], report.zone)}: findings and scores are that old."
+        found.append(Notice("act", text, "top"))
     broken = [rule["rule_id"] for rule in report.rules if rule["error"]]
     if broken:
-        found.append(Notice("act", f"{count(len(broken), 'rule')} could not be run: {_some(broken)}. What they found before stands.", "rules"))
+        text = f"{count(len(broken), 'rule')} could not be run: {_some(broken)}. What was found before stands."
+        found.append(Notice("act", text, "rules"))
     if not reconciles(report):
-        found.append(Notice("act", "The findings do not add up to what the check recorded: run the check again before acting on them.", "changes"))
+        text = "The findings do not add up to what the check recorded: run the check again before acting on them."
+        found.append(Notice("act", text, "changes"))
     blind = [rule["rule_id"] for rule in report.rules if rule["cannot_judge"] and not rule["error"]]
     if blind:
-        found.append(Notice("look", f"{count(len(blind), 'rule')} cannot judge most deals for want of data: {_some(blind)}.", "rules"))
+        text = f"{count(len(blind), 'rule')} cannot judge most deals for want of data: {_some(blind)}."
+        found.append(Notice("look", text, "rules"))
     loud = [rule["rule_id"] for rule in report.rules if rule["is_process_gap"]]
     if loud:
-        text = f"{_some(loud)} {'fails' if len(loud) == 1 else 'fail'} on more than 60 % of deals: a gap in the process, not in the deals."
+        verb = "fails" if len(loud) == 1 else "fail"
+        text = f"{_some(loud)} {verb} on more than 60 % of deals: a gap in the process, not in the deals."
         found.append(Notice("look", text, "rules"))
     return found
 
@@ -67,11 +72,14 @@ def _data(report: Report) -> list[Notice]:
     found = []
     if report.unmapped:
         first = report.unmapped[0]
-        money = f" ({report.currency or ''} {whole(first['all_amount'])})".replace("( ", "(") if first["all_amount"] is not None else ""
-        text = f"{count(first['all_deals'], 'open deal')}{money} in {count(first['stages'], 'stage')} that no canonical stage is known for."
+        amount = first["all_amount"]
+        money = "" if amount is None else f" ({report.currency or 'home currency'} {whole(amount)})"
+        where = count(first["stages"], "stage")
+        text = f"{count(first['all_deals'], 'open deal')}{money} in {where} that no canonical stage is known for."
         found.append(Notice("look", text, "gaps"))
     if report.totals["without_rate"]:
-        text = f"{count(report.totals['without_rate'], 'open deal')} in a currency without an exchange rate: in no sum on this page."
+        deals = count(report.totals["without_rate"], "open deal")
+        text = f"{deals} in a currency without an exchange rate: in no sum on this page."
         found.append(Notice("look", text, "gaps"))
     return found
 
@@ -82,7 +90,8 @@ def _writeback(report: Report) -> list[Notice]:
         return []
     found = []
     if plan["status"] == "held":
-        found.append(Notice("act", f"The write-back of {count(plan['records'], 'record')} is held: {plan['note'] or 'no reason given'}.", "writeback"))
+        text = f"The write-back of {count(plan['records'], 'record')} is held: {plan['note'] or 'no reason given'}."
+        found.append(Notice("act", text, "writeback"))
     failed = sum(row["failed"] for row in report.plan_status)
     if failed:
         found.append(Notice("look", f"{count(failed, 'record')} could not be written back.", "writeback"))
@@ -98,7 +107,7 @@ def reconciles(report: Report) -> bool:
     def total(*keys: str) -> int:
         return sum(row[key] for row in report.changes for key in keys)
 
-    resolved = total("fixed", "closed", "deleted", "other")
+    resolved = total("fixed", "closed", "deleted", "not_applicable", "unknown", "other")
     return (
         total("before") + total("opened") - resolved == total("standing")
         and total("opened") == run["opened"]
@@ -111,6 +120,6 @@ def _some(names: list[str], most: int = 4) -> str:
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
-def share(part: Decimal | None, all_of_it: Decimal | None) -> float | None:
+def share(part: Decimal | int | None, all_of_it: Decimal | int | None) -> float | None:
     """part / all, None where there is nothing to divide by."""
     return float(part) / float(all_of_it) if part is not None and all_of_it and all_of_it > 0 else None

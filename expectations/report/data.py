@@ -21,7 +21,7 @@ LIST = 40  # rows of the short lists: the page says how many more there are
 Row = dict[str, Any]
 
 # A name may hold anything a CRM lets people type. Control characters are invalid in HTML, and no name needs them.
-_CONTROL = {c: "\ufffd" for c in (*range(9), 11, 12, *range(14, 32), 127)}
+_CONTROL = dict.fromkeys((*range(9), 11, 12, *range(14, 32), 127), "\ufffd")
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""From the blocks of a report to HTML: autoescape everywhere, and a policy under which a browser runs our own script and nothing else."""
+"""From the blocks of a report to HTML: autoescape everywhere, and a policy under which a browser runs our own script alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 STAGES = {
     "prequalified": "Prequalified", "qualified": "Qualified", "discovery": "Discovery", "proposal": "Proposal",
-    "negotiation": "Negotiation", "on_hold": "On hold", "unmapped": "Unmapped", "closed_won": "Closed won", "closed_lost": "Closed lost",
+    "negotiation": "Negotiation", "on_hold": "On hold", "unmapped": "Unmapped", "closed_won": "Closed won",
+    "closed_lost": "Closed lost",
 }  # fmt: skip
 
 
@@ -30,8 +31,9 @@ def render(report: Report, *, title: str | None = None) -> str:
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     env.filters |= {
-        "whole": text.whole, "one": text.one, "percent": text.percent, "signed": text.signed, "day": text.day, "bytes": text.bytes_,
-        "safe_url": text.safe_url, "instant": lambda value: text.instant(value, report.zone), "ago": lambda value: text.ago(value, report.now),
+        "whole": text.whole, "one": text.one, "percent": text.percent, "signed": text.signed, "day": text.day,
+        "bytes": text.bytes_, "safe_url": text.safe_url, "instant": lambda value: text.instant(value, report.zone),
+        "ago": lambda value: text.ago(value, report.now),
         "stage": lambda value: STAGES.get(value, value),
     }  # fmt: skip
     env.globals |= {"count": text.count, "share": attention.share}

@@ -85,7 +85,7 @@ def count(n: int | None, noun: str, plural: str | None = None) -> str:
 
 
 def safe_url(value: str | None) -> str | None:
-    """The address if a browser may be sent there: http or https with a host. Anything else (javascript:, data:, …) is no link."""
+    """The address if a browser may be sent there: http or https with a host. Anything else (javascript:, data:) is no link."""
     if not value or any(c.isspace() or ord(c) < 32 for c in value):
         return None
     try:

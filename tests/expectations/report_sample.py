@@ -36,7 +36,7 @@ RULES = [
     ("stage_dwell_over_p90", "Stuck in its stage longer than 90 % of the deals you won", "stale", "high", "alert", "rep", "freshness",
      "Decide what would move it this week.", 8, "{n} days in {s}; deals you win leave it within 34."),
     ("next_step_empty", "No next step written", "no next step", "high", "alert", "rep", "next_step",
-     "Write who does what by when.", 68, "No next step and no meeting booked."),
+     "Write who does what by when.", 98, "No next step and no meeting booked."),
     ("deal_over_aged", "Older than almost every deal you ever won", "hoarding", "high", "alert", "rep", "hoarding",
      "Close it, or say why it lives.", 6, "Open for {n} days; 95 % of won deals took less than 210."),
     ("no_contact", "Nobody on the buyer's side is attached", "stage exit", "high", "observe", "rep", "completeness",
@@ -89,7 +89,8 @@ def _deals(con: duckdb.DuckDBPyConnection, deals: int) -> None:
         """
         insert into core.owner by name
         select s.source || ':' || s.n as owner_key, s.source, 'u' || lpad(s.n::varchar, 3, '0') as owner_id, s.name,
-            'person' || s.n || '@example.com' as email, s.n not in (9, 10) as is_active, s.n <> 10 as is_seller, null as manager_id,
+            'person' || s.n || '@example.com' as email, s.n not in (9, 10) as is_active, s.n <> 10 as is_seller,
+                null as manager_id,
             case when s.n < 6 then 'North' else 'South' end as team
         from (select unnest($sellers) as name, unnest(range(1, len($sellers) + 1)) as n) p
         cross join lateral (select p.name, p.n, case when p.n <= 8 or p.n in (9, 10) then 'sales' else 'inbound' end as source) s
@@ -98,20 +99,35 @@ def _deals(con: duckdb.DuckDBPyConnection, deals: int) -> None:
     )
     con.execute(
         """
+        insert into core.source by name
+        select source, crm, 'org-' || source as org_id, $zone as timezone, 'EUR' as currency, 1 as fiscal_year_start_month,
+            $now::timestamptz - interval 13 day as first_synced_at, $now::timestamptz as last_synced_at
+        from (values ('sales', 'salesforce'), ('inbound', 'hubspot')) t(source, crm)
+        """,
+        {"zone": ZONE, "now": NOW},
+    )
+    con.execute(
+        """
         insert into core.stage_map by name
         select source, pipeline, crm_stage, label, position, probability, 'pipeline' as forecast_category, is_closed, is_won,
             true as is_active, stage, rank as stage_rank, origin, confidence, suggestion, reason, $now::timestamptz as updated_at
         from (values
-            ('sales', 'New business', 'Qualification', 'Qualification', 1, .10, false, false, 'qualified', 1, 'default', null, null, null),
-            ('sales', 'New business', 'Needs Analysis', 'Needs Analysis', 2, .25, false, false, 'discovery', 2, 'default', null, null, null),
-            ('sales', 'New business', 'Proposal/Price Quote', 'Proposal/Price Quote', 3, .50, false, false, 'proposal', 3, 'default', null, null, null),
+            ('sales', 'New business', 'Qualification', 'Qualification', 1, .10, false, false, 'qualified', 1, 'default', null,
+                null, null),
+            ('sales', 'New business', 'Needs Analysis', 'Needs Analysis', 2, .25, false, false, 'discovery', 2, 'default', null,
+                null, null),
+            ('sales', 'New business', 'Proposal/Price Quote', 'Proposal/Price Quote', 3, .50, false, false, 'proposal', 3,
+                'default', null, null, null),
             ('sales', 'New business', 'Verbal', 'Verbal', 4, .80, false, false, 'negotiation', 4, 'config', null, null, null),
-            ('sales', 'New business', 'Orbit Check', 'Orbit <i>Check</i>', 5, .40, false, false, 'unmapped', null, 'unmapped', .31, null, null),
+            ('sales', 'New business', 'Orbit Check', 'Orbit <i>Check</i>', 5, .40, false, false, 'unmapped', null, 'unmapped',
+                .31, null, null),
             ('sales', 'New business', 'Closed Won', 'Closed Won', 6, 1, true, true, 'closed_won', 5, 'flags', null, null, null),
-            ('sales', 'New business', 'Closed Lost', 'Closed Lost', 7, 0, true, false, 'closed_lost', 5, 'flags', null, null, null),
+            ('sales', 'New business', 'Closed Lost', 'Closed Lost', 7, 0, true, false, 'closed_lost', 5, 'flags', null, null,
+                null),
             ('inbound', 'Partner', '10031', 'New lead', 0, .05, false, false, 'prequalified', 0, 'default', null, null, null),
             ('inbound', 'Partner', '10032', 'Discovery call', 1, .20, false, false, 'discovery', 2, 'default', null, null, null),
-            ('inbound', 'Partner', '10033', 'Security Review', 2, .60, false, false, 'unmapped', null, 'suggested', .64, 'negotiation',
+            ('inbound', 'Partner', '10033', 'Security Review', 2, .60, false, false, 'unmapped', null, 'suggested', .64,
+                'negotiation',
                 'sits between Proposal and Closed won, probability 60 %'),
             ('inbound', 'Partner', '10034', 'Contract sent', 3, .90, false, false, 'negotiation', 4, 'default', null, null, null),
             ('inbound', 'Partner', '10035', 'Parked', 4, .05, false, false, 'on_hold', null, 'config', null, null, null),
@@ -137,29 +153,37 @@ def _deals(con: duckdb.DuckDBPyConnection, deals: int) -> None:
                 and (not base.closed or m.is_won = base.won)
         ), deal as (
             select s.n, s.source, s.closed, s.won and s.closed as won, s.pipeline, s.crm_stage, s.label, s.stage, s.stage_rank,
-                s.probability, 'p' || lpad(s.n::varchar, 6, '0') as id, o.owner_id, o.name as owner_name, o.is_active and o.is_seller as working,
+                s.probability, 'p' || lpad(s.n::varchar, 6, '0') as id, o.owner_id, o.name as owner_name, o.is_active
+                    and o.is_seller as working,
                 case h(s.n, 'cur') % 20 when 0 then 'GBP' when 1 then 'CHF' when 2 then 'SEK' else 'EUR' end as currency,
                 case when h(s.n, 'amt') % 100 < 5 then null else
                     round(exp(8.6 + 1.9 * h(s.n, 'z') / 1e6 + 1.2 * h(s.n, 'y') / 1e6), -2)::decimal(18, 2) end as amount,
                 $now::timestamptz - to_days((2 + h(s.n, 'age') % 270)::int) as created_at,
-                $today::date + (case when s.closed then -5 - h(s.n, 'cd') % 200 when h(s.n, 'late') % 100 < 9 then -1 - h(s.n, 'cd') % 130
+                $today::date + (case when s.closed then -5 - h(s.n, 'cd') % 200 when h(s.n, 'late') % 100 < 9 then -1 - h(s.n,
+                    'cd') % 130
                     else h(s.n, 'cd') % 230 end)::int as close_date
             from staged s
-            join (select *, row_number() over (partition by source order by owner_id) - 1 as i, count(*) over (partition by source) as of_source
+            join (select *, row_number() over (partition by source order by owner_id) - 1 as i,
+                count(*) over (partition by source) as of_source
                   from core.owner) o
                 on o.source = s.source and s.pick = 1
-                and o.i = case when s.source = 'sales' and h(s.n, 'o') % 100 >= 3 then h(s.n, 'p') % 8 when s.source = 'sales' then 8 + h(s.n, 'q') % 2
+                and o.i = case when s.source = 'sales' and h(s.n, 'o') % 100 >= 3 then h(s.n, 'p') % 8
+                    when s.source = 'sales' then 8 + h(s.n, 'q') % 2
                     else h(s.n, 'p') % o.of_source end
         )
-        select source || ':' || id as opportunity_key, source, case source when 'sales' then 'salesforce' else 'hubspot' end as crm,
+        select source || ':' || id as opportunity_key, source, case source when 'sales' then 'salesforce'
+            else 'hubspot' end as crm,
             id as opportunity_id,
             case n when 5 then 'javascript:alert(1)' else 'https://acme.example/' || source || '/' || id end as url,
             case when n <= len($hostile) then $hostile[n]
                 else pick($firms, n, 'f') || ' ' || pick($kinds, n, 'k') || ' – ' || pick($work, n, 'w') end as name,
-            'a' || n as account_id, case when n = 2 then $hostile[1] else pick($firms, n, 'f') || ' ' || pick($kinds, n, 'k') end as account_name,
-            owner_id, owner_name, working as owner_active, pipeline, crm_stage, label as crm_stage_label, stage, stage_rank, closed as is_closed,
+            'a' || n as account_id, case when n = 2 then $hostile[1] else pick($firms, n, 'f') || ' ' || pick($kinds, n,
+                'k') end as account_name,
+            owner_id, owner_name, working as owner_active, pipeline, crm_stage, label as crm_stage_label, stage, stage_rank,
+                closed as is_closed,
             won as is_won, h(n, 'del') % 100 < 2 as is_deleted, amount, currency, pipeline as pipeline_id,
-            case currency when 'EUR' then amount when 'GBP' then (amount * 1.17)::decimal(18, 2) when 'CHF' then (amount * 1.05)::decimal(18, 2) end
+            case currency when 'EUR' then amount when 'GBP' then (amount * 1.17)::decimal(18, 2) when 'CHF'
+                then (amount * 1.05)::decimal(18, 2) end
                 as amount_home,
             case currency when 'EUR' then 1 when 'GBP' then 1.17 when 'CHF' then 1.05 end as fx_rate,
             probability, case when closed then 'closed' else 'pipeline' end as forecast_category, created_at, close_date,
@@ -180,7 +204,8 @@ def _deals(con: duckdb.DuckDBPyConnection, deals: int) -> None:
             'string' as type, false as is_custom, false as is_calculated, $now::timestamptz - interval 30 day as first_seen_at,
             $now::timestamptz as last_seen_at
         union all by name
-        select 'sales' as source, 'Opportunity' as object, 'Renewal_Risk__c' as name, 'Renewal risk' as label, 'picklist' as type, true as is_custom,
+        select 'sales' as source, 'Opportunity' as object, 'Renewal_Risk__c' as name, 'Renewal risk' as label,
+            'picklist' as type, true as is_custom,
             false as is_calculated, $now::timestamptz as first_seen_at, $now::timestamptz as last_seen_at
         """,
         {"now": NOW},
@@ -193,7 +218,8 @@ def _sync(con: duckdb.DuckDBPyConnection, nights: int) -> None:
         create or replace temp table night as
         select i, as_of, strftime(as_of at time zone 'UTC', '%Y%m%dT%H%M%S') || '-' || substr(md5(i::varchar), 1, 4) as run_id,
             (as_of at time zone $zone)::date as business_date
-        from (select n as i, $now::timestamptz - to_days((($nights - n) + case when n < $nights - 6 then 1 else 0 end)::int) as as_of
+        from (select n as i, $now::timestamptz - to_days((($nights - n) + case when n < $nights - 6 then 1
+            else 0 end)::int) as as_of
               from range(1, $nights + 1) t(n))
         """,
         {"now": NOW, "nights": nights, "zone": ZONE},
@@ -214,13 +240,17 @@ def _sync(con: duckdb.DuckDBPyConnection, nights: int) -> None:
         """
         insert into ops.sync_object by name
         select run_id, source, object, case when i = 1 then 'full' else 'incremental' end as mode,
-            f.fetched, case when i = 1 then f.fetched else f.fetched // 9 end as inserted, case when i = 1 then 0 else f.fetched // 3 end as changed,
+            f.fetched, case when i = 1 then f.fetched else f.fetched // 9 end as inserted, case when i = 1 then 0
+                else f.fetched // 3 end as changed,
             f.fetched - case when i = 1 then f.fetched else f.fetched // 9 + f.fetched // 3 + f.fetched // 4 end as unchanged,
             case when i = 1 then 0 else f.fetched // 4 end as echoed, h(i, object) % 3 as deleted, f.fetched * 812 as bytes,
-            1 + f.fetched // 200 as calls, case when object = 'Event' then 'Event: the user may not read it; activities are tasks only' end as notice
+            1 + f.fetched // 200 as calls, case when object = 'Event'
+                then 'Event: the user may not read it; activities are tasks only' end as notice
         from night
-        cross join (values ('sales', 'Opportunity', 400), ('sales', 'OpportunityHistory', 1200), ('sales', 'Task', 900), ('sales', 'Event', 0),
-            ('sales', 'User', 14), ('inbound', 'deals', 130), ('inbound', 'deals.history', 130), ('inbound', 'owners', 6)) t(source, object, n)
+        cross join (values ('sales', 'Opportunity', 400), ('sales', 'OpportunityHistory', 1200), ('sales', 'Task', 900),
+            ('sales', 'Event', 0),
+            ('sales', 'User', 14), ('inbound', 'deals', 130), ('inbound', 'deals.history', 130), ('inbound', 'owners',
+                6)) t(source, object, n)
         cross join lateral (select case when i = 1 then n else n // 10 + h(i, object) % 9 end as fetched) f
         where not (i = $nights and source = 'inbound') or $nights = 1
         """,
@@ -230,7 +260,8 @@ def _sync(con: duckdb.DuckDBPyConnection, nights: int) -> None:
         """
         insert into ops.watermark by name
         select source, object, max(as_of) - interval 4 minute as watermark, max(run_id) as run_id
-        from ops.sync_object join night using (run_id) where object in ('Opportunity', 'OpportunityHistory', 'Task', 'deals', 'deals.history')
+        from ops.sync_object join night using (run_id) where object in ('Opportunity', 'OpportunityHistory', 'Task', 'deals',
+            'deals.history')
         group by all
         """
     )
@@ -254,7 +285,9 @@ def _checks(con: duckdb.DuckDBPyConnection, nights: int) -> None:
     con.execute(
         """
         insert into quality.rule by name
-        select rule_id, title, mistake, severity, state, audience, grp, title || '. ' || fix as description, fix, '2026.3-4f1c' as version
+        select rule_id, title, mistake, severity, state, audience, grp, title || '. ' || fix as description, fix,
+            '2026.3-4f1c' as version,
+            md5(rule_id) as definition
         from sample_rule
         """
     )
@@ -265,29 +298,36 @@ def _checks(con: duckdb.DuckDBPyConnection, nights: int) -> None:
         with episode as (
             select o.*, r.rule_id, r.severity, r.message,
                 greatest(1, h(o.opportunity_key, r.rule_id || 'start') % (2 * $nights) - $nights + 1) as first_night,
-                case when h(o.opportunity_key, r.rule_id || 'end') % 3 = 0 and rule_id not in ('owner_not_working', 'state_inconsistent')
+                case when h(o.opportunity_key, r.rule_id || 'end') % 3 = 0 and rule_id not in ('owner_not_working',
+                    'state_inconsistent')
                     then 2 + h(o.opportunity_key, r.rule_id || 'last') % ($nights + 2) end as resolved_night
             from core.opportunity o cross join sample_rule r
             where not o.is_deleted and case
-                when o.is_closed then r.rule_id = 'exit_closed_lost' and not o.is_won and h(o.opportunity_key, 'reason') % 100 < 22
+                when o.is_closed then r.rule_id = 'exit_closed_lost' and not o.is_won and h(o.opportunity_key,
+                    'reason') % 100 < 22
                 when r.rule_id = 'close_date_past' then o.close_date < $today
                 when r.rule_id = 'owner_not_working' then not o.owner_active
                 when r.rule_id = 'state_inconsistent' then o.stage = 'unmapped'
                 when r.rule_id = 'amount_missing_or_zero' then o.amount is null
-                when r.rule_id = 'no_recent_activity' then o.activity_capability = 'full' and h(o.opportunity_key, r.rule_id) % 100 < r.share
+                when r.rule_id = 'no_recent_activity' then o.activity_capability = 'full' and h(o.opportunity_key,
+                    r.rule_id) % 100 < r.share
                 when r.rule_id = 'deal_over_aged' then o.source = 'sales' and h(o.opportunity_key, r.rule_id) % 100 < r.share
                 else h(o.opportunity_key, r.rule_id) % 100 < r.share and coalesce(o.stage_rank, 0) > 0 end
         )
         select md5(opportunity_key || rule_id) as finding_id, opportunity_key, rule_id, severity,
-            case when e.resolved_night <= $nights then 'resolved' when h(opportunity_key, rule_id || 'w') % 25 = 0 then 'waived' else 'open' end
+            case when e.resolved_night <= $nights then 'resolved' when h(opportunity_key, rule_id || 'w') % 25 = 0
+                then 'waived' else 'open' end
                 as state,
-            replace(replace(replace(replace(replace(message, '{d}', coalesce(close_date::varchar, '')), '{o}', coalesce(owner_name, '')),
+            replace(replace(replace(replace(replace(message, '{d}', coalesce(close_date::varchar, '')), '{o}',
+                coalesce(owner_name, '')),
                 '{s}', crm_stage_label), '{n}', (15 + h(opportunity_key, rule_id || 'n') % 160)::varchar),
                 '{a}', 'EUR ' || format('{:,}', coalesce(amount_home, 0)::bigint)) as message,
             owner_id, f.as_of as first_seen_at, coalesce(r.as_of, l.as_of) as last_seen_at,
             (coalesce(e.resolved_night, $nights + 1) - e.first_night)::int as runs_seen,
             case when e.resolved_night <= $nights then r.as_of end as resolved_at,
-            case when e.resolved_night <= $nights then case when h(opportunity_key, 'res') % 5 = 0 then 'closed' else 'fixed' end end as resolution
+            case when e.resolved_night <= $nights then ['fixed', 'fixed', 'fixed', 'closed',
+                'not_applicable'][1 + h(opportunity_key, 'res') % 5] end
+                as resolution
         from episode e
         join night f on f.i = e.first_night
         join night l on l.i = $nights
@@ -318,9 +358,11 @@ def _checks(con: duckdb.DuckDBPyConnection, nights: int) -> None:
         insert into quality.score by name
         with failed as (
             select n.run_id, f.opportunity_key, r.grp, f.severity,
-                max(case f.severity when 'critical' then 30 when 'high' then 15 when 'medium' then 8 when 'low' then 3 else 0 end) as points
+                max(case f.severity when 'critical' then 30 when 'high' then 15 when 'medium' then 8 when 'low' then 3
+                    else 0 end) as points
             from night n
-            join quality.finding f on f.first_seen_at <= n.as_of and (f.resolved_at is null or f.resolved_at > n.as_of) and f.state <> 'waived'
+            join quality.finding f on f.first_seen_at <= n.as_of and (f.resolved_at is null or f.resolved_at > n.as_of)
+                and f.state <> 'waived'
             join sample_rule r on r.rule_id = f.rule_id and r.state = 'alert'
             group by all
         ), grouped as (
@@ -341,7 +383,9 @@ def _checks(con: duckdb.DuckDBPyConnection, nights: int) -> None:
                 else 'needs_attention' end as status,
             sum(amount_home) as open_amount_home, coalesce(sum(amount_home) filter (where bad), 0) as at_risk_amount_home,
             .8650 as evaluable_share, '2026.3-4f1c' as rule_set_version
-        from scoped group by all
+        from scoped
+        where scope <> 'opportunity' or run_id = (select max(run_id) from night)  -- single deals: the newest only
+        group by all
         """
     )
     con.execute(
@@ -351,21 +395,26 @@ def _checks(con: duckdb.DuckDBPyConnection, nights: int) -> None:
             select n.run_id, n.as_of, s.source, r.rule_id, count(o.opportunity_key) as applicable
             from night n cross join (values ('sales'), ('inbound')) s(source) cross join sample_rule r
             left join core.opportunity o on o.source = s.source and not o.is_deleted and case when r.rule_id = 'exit_closed_lost'
-                then o.is_closed and not o.is_won else not o.is_closed and (o.stage_rank between 1 and 4 or r.audience = 'admin') end
+                then o.is_closed and not o.is_won else not o.is_closed and (o.stage_rank between 1 and 4
+                    or r.audience = 'admin') end
             group by all
         ), failing as (
             select n.run_id, o.source, f.rule_id, count(*) filter (where f.state <> 'waived') as failed,
-                count(*) filter (where f.state = 'waived') as waived, sum(o.amount_home) filter (where f.state <> 'waived') as amount
-            from night n join quality.finding f on f.first_seen_at <= n.as_of and (f.resolved_at is null or f.resolved_at > n.as_of)
+                count(*) filter (where f.state = 'waived') as waived,
+                    sum(o.amount_home) filter (where f.state <> 'waived') as amount
+            from night n join quality.finding f on f.first_seen_at <= n.as_of and (f.resolved_at is null
+                or f.resolved_at > n.as_of)
             join core.opportunity o using (opportunity_key)
             group by all
         )
         select run_id, as_of, source, rule_id, applicable,
-            case when rule_id = 'no_recent_activity' and source = 'inbound' then 0 when rule_id = 'no_contact' then applicable * 3 // 10
+            case when rule_id = 'no_recent_activity' and source = 'inbound' then 0 when rule_id = 'no_contact'
+                then applicable * 3 // 10
                 else applicable end as evaluable,
             coalesce(failed, 0) as failed, coalesce(waived, 0) as waived, coalesce(amount, 0) as failed_amount_home,
             case when rule_id = 'deal_over_aged' and source = 'inbound' then null else coalesce(failed, 0) = 0 end as success,
-            case when rule_id = 'deal_over_aged' and source = 'inbound' then 'Binder Error: column created_at cannot be compared' end as error,
+            case when rule_id = 'deal_over_aged' and source = 'inbound'
+                then 'Binder Error: column created_at cannot be compared' end as error,
             case when rule_id = 'no_recent_activity' and source = 'inbound' then 'activities are not synced'
                 when rule_id = 'no_contact' then 'contact roles could not be read' end as unknown_reason
         from applicable left join failing using (run_id, source, rule_id)
@@ -374,10 +423,12 @@ def _checks(con: duckdb.DuckDBPyConnection, nights: int) -> None:
     con.execute(
         """
         insert into quality.run by name
-        select run_id, as_of, business_date, '2026.3-4f1c' as rule_set_version, (select count(*) from sample_rule) as rules, 1 as errored,
+        select run_id, as_of, business_date, '2026.3-4f1c' as rule_set_version, (select count(*) from sample_rule) as rules,
+            1 as errored,
             false as success,
             (select count(*) from quality.finding f where f.first_seen_at = n.as_of) as opened,
-            (select count(*) from quality.finding f where f.first_seen_at < n.as_of and (f.resolved_at is null or f.resolved_at > n.as_of)) as kept,
+            (select count(*) from quality.finding f where f.first_seen_at < n.as_of and (f.resolved_at is null
+                or f.resolved_at > n.as_of)) as kept,
             (select count(*) from quality.finding f where f.resolved_at = n.as_of) as resolved
         from night n
         """
@@ -385,9 +436,11 @@ def _checks(con: duckdb.DuckDBPyConnection, nights: int) -> None:
     con.execute(
         """
         insert into bi.pipeline_snapshot by name
-        select n.business_date as snapshot_date, source, pipeline, stage, owner_id, owner_name, currency, count(*) as deals, sum(amount) as amount,
+        select n.business_date as snapshot_date, source, pipeline, stage, owner_id, owner_name, currency, count(*) as deals,
+            sum(amount) as amount,
             (sum(amount_home) * (1 - ($nights - n.i) * .013 * (h(stage, 'drift') % 5 - 2)))::decimal(38, 2) as amount_home,
-            sum(amount_home * probability)::decimal(38, 2) as weighted_home, 0 as flagged_deals, 0 as flagged_amount_home, n.as_of as taken_at
+            sum(amount_home * probability)::decimal(38, 2) as weighted_home, 0 as flagged_deals, 0 as flagged_amount_home,
+                n.as_of as taken_at
         from core.opportunity o cross join night n
         where not is_closed and not is_deleted
         group by n.business_date, n.i, n.as_of, source, pipeline, stage, owner_id, owner_name, currency
@@ -400,13 +453,17 @@ def _writeback(con: duckdb.DuckDBPyConnection) -> None:
     con.execute(
         """
         insert into ops.writeback_change by name
-        select '9f8e7d6c5b4a' as plan_hash, opportunity_key, source, opportunity_id, field, null as old_value, 'at_risk' as new_value,
-            case when source = 'inbound' then 'planned' when h(opportunity_id, 'wb') % 12 = 0 then 'failed' else 'written' end as status,
+        select '9f8e7d6c5b4a' as plan_hash, opportunity_key, source, opportunity_id, field, null as old_value,
+            'at_risk' as new_value,
+            case when source = 'inbound' then 'planned' when h(opportunity_id, 'wb') % 12 = 0 then 'failed'
+                else 'written' end as status,
             n.run_id, n.as_of as sent_at,
-            case when source = 'sales' and h(opportunity_id, 'wb') % 12 = 0 then pick(['FIELD_CUSTOM_VALIDATION_EXCEPTION', 'UNABLE_TO_LOCK_ROW'],
+            case when source = 'sales' and h(opportunity_id, 'wb') % 12 = 0 then pick(['FIELD_CUSTOM_VALIDATION_EXCEPTION',
+                'UNABLE_TO_LOCK_ROW'],
                 opportunity_id, 'code') end as error_code,
             case when source = 'sales' and h(opportunity_id, 'wb') % 12 = 0 then
-                pick(['A close date in the past needs a <reason>', 'unable to obtain exclusive access'], opportunity_id, 'code') end as error
+                pick(['A close date in the past needs a <reason>', 'unable to obtain exclusive access'], opportunity_id,
+                    'code') end as error
         from quality.score s join core.opportunity o on o.opportunity_key = s.scope_key
         cross join (select max(run_id) as run_id, max(as_of) as as_of from night) n
         cross join (values ('status'), ('score'), ('top_issue')) f(field)

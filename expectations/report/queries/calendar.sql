@@ -9,9 +9,12 @@ with placed as (
         else 'later' end as bucket
     from report_deal
 )
-select bucket, count(*) as deals, sum(amount_home) as amount, coalesce(sum(amount_home) filter (where is_at_risk), 0) as at_risk_amount,
-    coalesce(sum(amount_home) filter (where not is_scored), 0) as unscored_amount, count(*) filter (where not is_scored) as unscored_deals,
+select bucket, count(*) as deals, sum(amount_home) as amount,
+    coalesce(sum(amount_home) filter (where is_at_risk), 0) as at_risk_amount,
+    coalesce(sum(amount_home) filter (where not is_scored), 0) as unscored_amount,
+    count(*) filter (where not is_scored) as unscored_deals,
     count(*) filter (where is_at_risk) as at_risk_deals, min(close_date) as first_date
 from placed
 group by bucket
-order by case bucket when 'past_91' then 1 when 'past_31' then 2 when 'past_1' then 3 when 'later' then 5 when 'none' then 6 else 4 end, bucket
+order by case bucket when 'past_91' then 1 when 'past_31' then 2 when 'past_1' then 3 when 'later' then 5 when 'none' then 6
+    else 4 end, bucket

@@ -11,7 +11,10 @@ select kind,
     count(*) filter (where resolved_at = $run_at and resolution = 'fixed') as fixed,
     count(*) filter (where resolved_at = $run_at and resolution = 'closed') as closed,
     count(*) filter (where resolved_at = $run_at and resolution = 'deleted') as deleted,
-    count(*) filter (where resolved_at = $run_at and coalesce(resolution, '') not in ('fixed', 'closed', 'deleted')) as other,
+    count(*) filter (where resolved_at = $run_at and resolution = 'not_applicable') as not_applicable,
+    count(*) filter (where resolved_at = $run_at and resolution = 'unknown') as unknown,
+    count(*) filter (where resolved_at = $run_at
+        and coalesce(resolution, '') not in ('fixed', 'closed', 'deleted', 'not_applicable', 'unknown')) as other,
     count(*) filter (where resolved_at is null or resolved_at > $run_at) as standing,
     count(*) filter (where (resolved_at is null or resolved_at > $run_at) and state = 'waived') as waived
 from episode

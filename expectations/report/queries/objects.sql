@@ -16,7 +16,8 @@ usual as (
     where k.mode = 'incremental' and k.as_of < l.as_of and k.as_of > l.as_of - interval 14 day
     group by all
 )
-select l.source, l.object, l.mode, l.fetched, l.inserted, l.changed, l.unchanged, l.echoed, l.deleted, l.calls, l.bytes, left(l.notice, 300) as notice,
+select l.source, l.object, l.mode, l.fetched, l.inserted, l.changed, l.unchanged, l.echoed, l.deleted, l.calls, l.bytes,
+    left(l.notice, 300) as notice,
     l.as_of, w.watermark, case when usual.runs >= 3 then usual.usual end as usual
 from latest l
 left join ops.watermark w on w.source = l.source and w.object = l.object

@@ -10,7 +10,8 @@ latest as (
 good as (
     select source, max(as_of) as good_at from known where status = 'done' group by source
 )
-select l.source, l.run_id, l.as_of, l.status, left(l.error, 500) as error, date_diff('second', l.started_at, l.ended_at) as seconds, good.good_at,
+select l.source, l.run_id, l.as_of, l.status, left(l.error, 500) as error,
+    date_diff('second', l.started_at, l.ended_at) as seconds, good.good_at,
     u.calls, u.daily_used, u.daily_limit, u.daily_used / nullif(u.daily_limit, 0) as used_share,
     (select count(*) from core.opportunity o where o.source = l.source and not o.is_deleted) as deals
 from latest l

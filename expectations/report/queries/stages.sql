@@ -14,15 +14,18 @@ past as (
 ),
 present as (
     select stage, count(*) as deals, sum(amount_home) as amount, sum(amount_home * probability)::decimal(38, 2) as weighted,
-        count(*) filter (where is_at_risk) as at_risk_deals, coalesce(sum(amount_home) filter (where is_at_risk), 0) as at_risk_amount,
-        coalesce(sum(amount_home) filter (where not is_scored), 0) as unscored_amount, count(*) filter (where not is_scored) as unscored_deals,
+        count(*) filter (where is_at_risk) as at_risk_deals,
+        coalesce(sum(amount_home) filter (where is_at_risk), 0) as at_risk_amount,
+        coalesce(sum(amount_home) filter (where not is_scored), 0) as unscored_amount,
+        count(*) filter (where not is_scored) as unscored_deals,
         count(*) filter (where is_flagged) as flagged_deals, count(*) filter (where is_flagged) / count(*) as flagged_share,
         count(*) filter (where is_scored) as scored_deals
     from report_deal
     group by stage
 )
 select p.*, past.amount as week_amount, (select snapshot_date from week) as week_date,
-    list_position(['qualified', 'discovery', 'proposal', 'negotiation', 'prequalified', 'on_hold', 'unmapped'], p.stage) as position
+    list_position(['qualified', 'discovery', 'proposal', 'negotiation', 'prequalified', 'on_hold', 'unmapped'],
+        p.stage) as position
 from present p
 left join past on past.stage = p.stage
 order by position nulls last, p.stage

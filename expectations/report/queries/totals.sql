@@ -7,6 +7,7 @@ select count(*) as deals, sum(amount_home) as amount, count(*) filter (where is_
     count(*) filter (where close_date is null) as without_close_date, count(*) filter (where owner_id is null) as without_owner,
     count(*) filter (where contact_count is null) as contacts_unread,
     count(*) filter (where activity_capability = 'none') as activities_unread,
-    (select count(*) from core.opportunity) as known, (select count(*) from core.opportunity where is_closed and not is_deleted) as closed,
+    (select count(*) from core.opportunity) as known,
+    (select count(*) from core.opportunity where is_closed and not is_deleted) as closed,
     (select count(*) from core.opportunity where is_deleted) as deleted
 from report_deal

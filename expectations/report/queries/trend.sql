@@ -1,6 +1,7 @@
 -- The last check of each business day: amounts trusted and at risk, the score, findings opened and resolved over the day's checks.
 with known as (
-    select r.run_id, r.as_of, r.business_date, r.rule_set_version, r.opened, r.resolved, s.score, s.open_amount_home as open_amount,
+    select r.run_id, r.as_of, r.business_date, r.rule_set_version, r.opened, r.resolved, s.score,
+        s.open_amount_home as open_amount,
         coalesce(s.at_risk_amount_home, 0) as at_risk_amount
     from quality.run r
     left join quality.score s on s.run_id = r.run_id and s.scope = 'all'
@@ -13,7 +14,8 @@ daily as (
     from known
     group by business_date
 )
-select *, open_amount - at_risk_amount as trusted_amount, rule_set_version <> lag(rule_set_version) over (order by business_date) as is_break
+select *, open_amount - at_risk_amount as trusted_amount,
+    rule_set_version <> lag(rule_set_version) over (order by business_date) as is_break
 from daily
 qualify row_number() over (order by business_date desc) <= 120
 order by business_date
