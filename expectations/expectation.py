@@ -50,11 +50,12 @@ class ExpectOpportunitiesToPass(BatchExpectation):
     those that fail and are not waived. The expressions are those of verdict.py.
     """
 
+    # None has a default: GX leaves values that equal the default out of the Validation Result, which has to describe itself.
     rule_id: str
     applies_when: str
+    unknown_because: str
     fails_when: str
-    unknown_because: str = "null"
-    waived_when: str = "false"
+    waived_when: str
     mostly: float = 1.0
 
     metric_dependencies: ClassVar[tuple[str, ...]] = ("plumbline.opportunity_verdicts",)

@@ -12,20 +12,20 @@ stay as (   -- one interval per event, up to the next one; NULL: it stands there
     select
         opportunity_key,
         to_stage as stage,
-        at,
-        (at at time zone $timezone)::date as day_in,
-        (lead(at) over (partition by opportunity_key order by at) at time zone $timezone)::date as day_out
+        "at",
+        ("at" at time zone $timezone)::date as day_in,
+        (lead("at") over (partition by opportunity_key order by "at") at time zone $timezone)::date as day_out
     from core.stage_event
     semi join deal using (opportunity_key)
-    where at <= $now
+    where "at" <= $now
 ),
 working as (
-    select *, lag(stage) over (partition by opportunity_key order by at) is distinct from stage as starts
+    select *, lag(stage) over (partition by opportunity_key order by "at") is distinct from stage as starts
     from stay
     where stage <> 'on_hold'
 ),
 numbered as (
-    select *, sum(starts::int) over (partition by opportunity_key order by at rows unbounded preceding) as spell_no
+    select *, sum(starts::int) over (partition by opportunity_key order by "at" rows unbounded preceding) as spell_no
     from working
 )
 select

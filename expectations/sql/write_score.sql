@@ -2,7 +2,7 @@
 -- count, only deals that are open and in work (prequalified to negotiation) or whose stage is not mapped yet.
 delete from quality.score where run_id = $run_id or scope = 'opportunity';
 
-create or replace table plumbline_check.deal_score as
+create or replace temp table deal_score as
 with worst as (   -- findings, not tonight's verdicts: those of a rule that could not be run tonight still stand
     select finding.opportunity_key, rule.grp, max(severity.points) as points, bool_or(finding.severity in ('critical', 'high')) as grave,
            bool_or(finding.severity = 'critical') as critical
@@ -33,13 +33,13 @@ select
     case when critical or score < 60 then 'at_risk' when grave or score < 90 then 'needs_attention' else 'clean' end as status,
     1 as deals, amount_home as open_amount_home, if(grave, amount_home, 0) as at_risk_amount_home,
     evaluable_points / nullif(applicable_points, 0) as evaluable_share, $version as rule_set_version
-from plumbline_check.deal_score;
+from deal_score;
 
 -- Scores over many deals, always from the deals and never from averages: those from qualified to negotiation, weighted by amount. A
 -- deal without an amount weighs as much as the median deal, and no deal more than the largest twentieth.
 insert into quality.score by name
 with worked as (
-    select * from plumbline_check.deal_score where stage_rank between 1 and 4
+    select * from deal_score where stage_rank between 1 and 4
 ),
 typical as (
     select
