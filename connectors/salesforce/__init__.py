@@ -41,6 +41,6 @@ def write(settings: SalesforceSettings, *, changes: Path, results: Path, progres
 
     Raises a CrmError when the CRM stops answering half-way: what was acknowledged until then is in `results`.
     """
-    from connectors.salesforce.write import write as work
+    from connectors.salesforce.writeback import write as work
 
     return work(settings, changes=changes, results=results, progress=progress)

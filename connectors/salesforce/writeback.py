@@ -97,7 +97,7 @@ def _send(client: Client, batch: list[Change], out: Results, splits: list[int]) 
         if told.get("success"):
             outcomes.append(Outcome(change["id"], True))
             continue
-        first = next(iter(told.get("errors") or ()), {})
+        first: dict[str, Any] = next(iter(told.get("errors") or ()), {})
         code = str(first.get("statusCode") or first.get("errorCode") or "UNKNOWN")
         if code in LOCKED:
             locked.append(change)
