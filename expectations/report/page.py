@@ -34,7 +34,7 @@ def render(report: Report, *, title: str | None = None) -> str:
         "whole": text.whole, "one": text.one, "percent": text.percent, "signed": text.signed, "day": text.day,
         "bytes": text.bytes_, "safe_url": text.safe_url, "instant": lambda value: text.instant(value, report.zone),
         "ago": lambda value: text.ago(value, report.now),
-        "stage": lambda value: STAGES.get(value, value),
+        "stage": lambda value: STAGES.get(value, value), "prose": _prose,
     }  # fmt: skip
     env.globals |= {"count": text.count, "share": attention.share}
     return env.get_template("index.html.j2").render(
@@ -56,6 +56,13 @@ def render(report: Report, *, title: str | None = None) -> str:
             )
         ),
     )  # fmt: skip
+
+
+def _prose(words: str) -> Markup:
+    """Text of our own rules, in which `backticks` mark what is typed."""
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if i % 2 else part for i, part in enumerate(words.split("`"))
+    )
 
 
 def _digest(source: str) -> str:

@@ -8,7 +8,10 @@ from typing import Any
 
 import duckdb
 
+from expectations import check as check_module
 from expectations.check import CheckResult, check
+from expectations.loader import load
+from expectations.verdict import verdict
 
 ROOT = Path(__file__).parents[2]
 TODAY = date(2026, 11, 24)  # a Tuesday
@@ -120,3 +123,14 @@ def findings(con: duckdb.DuckDBPyConnection, rule_id: str | None = None) -> list
         "select split_part(opportunity_key, ':', 2), rule_id, state, severity from quality.finding"
         " where ? is null or rule_id = ? order by all", [rule_id, rule_id],
     ).fetchall()  # fmt: skip
+
+
+def verdicts(con: duckdb.DuckDBPyConnection, rule_id: str, settings: dict[str, Any] | None = None, *, now: datetime = NOW,
+             business_date: date = TODAY, timezone: str = BERLIN) -> dict[str, str]:  # fmt: skip
+    """opportunity_id → verdict of one rule, by the same subject and the same SQL as a check, without Great Expectations."""
+    catalogue = load(settings)
+    parameters = {"now": now, "business_date": business_date, "timezone": timezone, "renewal": check_module.RENEWAL}
+    with check_module._workspace(con):
+        check_module._gather(con, catalogue, parameters)
+        sql = verdict(catalogue.rule(rule_id).kwargs)
+        return dict(con.execute(f"select opportunity_id, {sql} from plumbline_check.subject").fetchall())

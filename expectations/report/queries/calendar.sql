@@ -11,8 +11,8 @@ with placed as (
 )
 select bucket, count(*) as deals, sum(amount_home) as amount,
     coalesce(sum(amount_home) filter (where is_at_risk), 0) as at_risk_amount,
-    coalesce(sum(amount_home) filter (where not is_scored), 0) as unscored_amount,
-    count(*) filter (where not is_scored) as unscored_deals,
+    coalesce(sum(amount_home) filter (where not is_counted), 0) as uncounted_amount,
+    count(*) filter (where not is_counted) as uncounted_deals,
     count(*) filter (where is_at_risk) as at_risk_deals, min(close_date) as first_date
 from placed
 group by bucket

@@ -5,7 +5,7 @@ with issue as (
         sum(d.amount_home) as amount
     from report_finding f
     join report_deal d on d.opportunity_key = f.opportunity_key
-    where f.counts and d.is_scored
+    where f.counts and d.is_counted
     group by all
 ),
 top_issue as (

@@ -2,7 +2,7 @@
 with said as (
     select rule_id, sum(applicable) as applicable, sum(evaluable) as evaluable, sum(failed) as failed, sum(waived) as waived,
         sum(failed_amount_home) as failed_amount,
-        string_agg(source || ': ' || error, '; ' order by source) filter (where error is not null) as error,
+        any_value(error) as error,  -- of the whole rule, the same for each source
         string_agg(source || ': ' || unknown_reason, '; ' order by source)
             filter (where unknown_reason is not null and coalesce(evaluable, 0) < applicable) as unknown_reason
     from quality.result

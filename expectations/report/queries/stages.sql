@@ -16,10 +16,10 @@ present as (
     select stage, count(*) as deals, sum(amount_home) as amount, sum(amount_home * probability)::decimal(38, 2) as weighted,
         count(*) filter (where is_at_risk) as at_risk_deals,
         coalesce(sum(amount_home) filter (where is_at_risk), 0) as at_risk_amount,
-        coalesce(sum(amount_home) filter (where not is_scored), 0) as unscored_amount,
-        count(*) filter (where not is_scored) as unscored_deals,
+        coalesce(sum(amount_home) filter (where not is_counted), 0) as uncounted_amount,
+        count(*) filter (where not is_counted) as uncounted_deals,
         count(*) filter (where is_flagged) as flagged_deals, count(*) filter (where is_flagged) / count(*) as flagged_share,
-        count(*) filter (where is_scored) as scored_deals
+        count(*) filter (where is_counted) as counted_deals
     from report_deal
     group by stage
 )

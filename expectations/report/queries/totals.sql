@@ -1,7 +1,7 @@
 -- What the warehouse holds, counted aloud: the open deals, those outside the score, and those that no sum of money can contain.
-select count(*) as deals, sum(amount_home) as amount, count(*) filter (where is_scored) as scored,
-    count(*) filter (where not is_scored) as unscored, sum(amount_home) filter (where not is_scored) as unscored_amount,
-    count(*) filter (where is_scored and not is_at_risk) as trusted, count(*) filter (where is_at_risk) as at_risk,
+select count(*) as deals, sum(amount_home) as amount, count(*) filter (where is_counted) as counted,
+    count(*) filter (where not is_counted) as uncounted, sum(amount_home) filter (where not is_counted) as uncounted_amount,
+    count(*) filter (where is_counted and not is_at_risk) as trusted, count(*) filter (where is_at_risk) as at_risk,
     count(*) filter (where amount is null) as without_amount,
     count(*) filter (where amount is not null and amount_home is null) as without_rate,
     count(*) filter (where close_date is null) as without_close_date, count(*) filter (where owner_id is null) as without_owner,
