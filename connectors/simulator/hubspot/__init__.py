@@ -2,6 +2,7 @@
 
 from connectors.simulator.hubspot.errors import ApiError
 from connectors.simulator.hubspot.limits import RateLimits
+from connectors.simulator.hubspot.load import load_company
 from connectors.simulator.hubspot.portal import HubSpotPortal
 
-__all__ = ["ApiError", "HubSpotPortal", "RateLimits"]
+__all__ = ["ApiError", "HubSpotPortal", "RateLimits", "load_company"]

@@ -100,8 +100,9 @@ class Links:
             primary = PRIMARY.get((from_type.name, to_type.name))
             if primary is not None:
                 present = self.store.value(
-                    "select to_id from association where from_type = ? and from_id = ? and to_type = ? and type_id = ?",
-                    [from_type.name, from_id, to_type.name, primary],
+                    """select to_id from association
+                       where from_type = ? and from_id = ? and to_type = ? and category = ? and type_id = ?""",
+                    [from_type.name, from_id, to_type.name, HUBSPOT, primary],
                 )
                 if present is None:
                     wanted.add((HUBSPOT, primary))
@@ -191,7 +192,7 @@ class Links:
             f"""with counted as (
                   select d._id,
                          count(distinct a.to_id) filter (a.to_type = 'contacts') as contacts,
-                         any_value(a.to_id) filter (a.to_type = 'companies' and a.type_id = 5) as company
+                         any_value(a.to_id) filter (a.to_type = 'companies' and a.category = '{HUBSPOT}' and a.type_id = 5) as company
                   from object_deals d
                   left join association a on a.from_type = 'deals' and a.from_id = d._id and not a.hidden
                   where d._id in ({listed}) group by d._id)
@@ -208,9 +209,10 @@ class Links:
                 """delete from association as a where a.from_type = ? and a.from_id = ? and (exists (
                      from association b where b.from_type = a.from_type and b.from_id = ? and b.to_type = a.to_type
                        and b.to_id = a.to_id and b.category = a.category and b.type_id = a.type_id)
-                   or (a.type_id = ? and exists (
-                     from association b where b.from_type = a.from_type and b.from_id = ? and b.type_id = a.type_id)))""",
-                [object_type.name, old, new, primary, new],
+                   or (a.category = ? and a.type_id = ? and exists (
+                     from association b where b.from_type = a.from_type and b.from_id = ? and b.category = a.category
+                       and b.type_id = a.type_id)))""",
+                [object_type.name, old, new, HUBSPOT, primary, new],
             )
             # The other direction follows what is left of the first.
             self.store.run("delete from association where to_type = ? and to_id in (?, ?)", [object_type.name, old, new])

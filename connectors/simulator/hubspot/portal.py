@@ -411,8 +411,9 @@ class HubSpotPortal:
         """A user who may own records; `team`: (id, name). Returns the owner id (the user id is another number)."""
         with self.store.transaction():
             now = self.clock.now()
-            count = int(self.store.value("select count(*) from owner"))
-            owner_id, user_id = 79_100_000 + 1 + count * 17, 9_560_000 + 1 + count * 13
+            owner_id, user_id = self.store.rows(
+                "select coalesce(max(id), 79100000) + 17, coalesce(max(user_id), 9560000) + 13 from owner"
+            )[0]
             team_id, team_name = team or (None, None)
             self.store.run(
                 "insert into owner values (?, ?, ?, ?, ?, ?, ?, ?, null, ?, ?)",
