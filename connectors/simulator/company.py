@@ -562,18 +562,22 @@ def _deal_rows(
                coalesce(account_name, 'Enquiry ' || deal_id) || ' - ' || product
                  || case when kind = 'expansion' then ' roll-out' when sites > 2 then ' ' || sites || ' sites' else '' end as name,
                nullif(account_id, 0)::integer as account_id, pipeline,
-               case kind when 'expansion' then '{types["expansion"]}' when 'partner' then '{types["partner"]}' else '{types["new"]}' end as type,
+               case kind when 'expansion' then '{types["expansion"]}' when 'partner' then '{types["partner"]}'
+                         else '{types["new"]}' end as type,
                {_list(w["sources"])}[1 + source] as lead_source,
                case described when 0 then
                     replace(replace(replace({_list(w["descriptions"])}[1 + (r // 8) % {len(w["descriptions"])}],
                       '{{account}}', coalesce(account_name, 'The customer')), '{{product}}', product), '{{sites}}', sites::varchar)
-                  when 1 then nullif({_list(["", *w["short_descriptions"]])}[1 + (r // 8) % {len(w["short_descriptions"]) + 1}], '') end as description,
+                  when 1 then nullif({_list(["", *w["short_descriptions"]])}[1 + (r // 8) % {len(w["short_descriptions"]) + 1}], '')
+               end as description,
                coalesce(account_currency, 'EUR') as currency, make_timestamptz("at") as created_at, created_by::integer as created_by,
                deleted_at <> 0 as is_deleted, case when deleted_at <> 0 then make_timestamptz(deleted_at) end as deleted_at,
                case when deleted_at <> 0 then manager::integer end as deleted_by, nullif(merged_into, 0)::integer as merged_into,
-               case when lost and reason >= 0 then {_list(w["loss_reasons"])}[1 + reason] when lost and reason = -2 then 'Other' end as loss_reason,
+               case when lost and reason = -2 then 'Other' when lost then {_list(w["loss_reasons"])}[1 + nullif(reason, -1)] end
+                 as loss_reason,
                case when won then {_list(w["win_reasons"])}[1 + (r // 64) % {len(w["win_reasons"])}] end as win_reason,
-               case when lost and (reason = 3 or r % 5 = 0) then {_list(w["competitors"])}[1 + (r // 512) % {len(w["competitors"])}] end as competitor,
+               case when lost and (reason = 3 or r % 5 = 0)
+                    then {_list(w["competitors"])}[1 + (r // 512) % {len(w["competitors"])}] end as competitor,
                region, product as product_line, null::timestamptz as last_modified_at
         from filled order by deal_id
         """
@@ -602,11 +606,14 @@ def _event_tables(con: duckdb.DuckDBPyConnection) -> None:
 def _add_changes(con: duckdb.DuckDBPyConnection, columns: dict[str, np.ndarray], calendar: Calendar) -> None:
     groups = words()["next_steps"]
     con.register("_change", columns)
+    templates = "[" + ", ".join(_list(g) for g in groups) + "]"
+    sizes = [len(g) for g in groups]
     con.execute(
         f"""
         insert into company.deal_change
         with numeric as (
-            select deal + 1 as deal_id, t, make_timestamptz("at") as "at", person_id, field, case when isnan(num) then null else num end as num, aux, due
+            select deal + 1 as deal_id, t, make_timestamptz("at") as "at", person_id, field,
+                   case when isnan(num) then null else num end as num, aux, due
             from _change
         ), valued as (
             select deal_id, t, "at", person_id, field,
@@ -622,9 +629,10 @@ def _add_changes(con: duckdb.DuckDBPyConnection, columns: dict[str, np.ndarray],
             where n.field = 0
             union all
             select n.deal_id, t, "at", n.person_id, field,
-                   replace(replace({"[" + ", ".join(_list(g) for g in groups) + "]"}[1 + num::integer // 100][1 + num::integer % 100 % {_list_lengths(groups)}[1 + num::integer // 100]],
+                   replace(replace(templates[1 + num::integer // 100][1 + num::integer % 100 % sizes[1 + num::integer // 100]],
                      '{{c}}', c.first_name), '{{d}}', strftime(date '{calendar.today}' + due::integer, '%-d %b'))
-            from numeric n left join company.contact c on c.contact_id = n.aux
+            from numeric n cross join (select {templates} as templates, {sizes} as sizes)
+            left join company.contact c on c.contact_id = n.aux
             where field = 6
         ), chained as (
             select *, lag(new) over (partition by deal_id, field order by t) as old,
@@ -640,10 +648,6 @@ def _add_changes(con: duckdb.DuckDBPyConnection, columns: dict[str, np.ndarray],
         """
     )
     con.unregister("_change")
-
-
-def _list_lengths(groups: list[list[str]]) -> str:
-    return "[" + ", ".join(str(len(g)) for g in groups) + "]"
 
 
 def _add_contacts(con: duckdb.DuckDBPyConnection, columns: dict[str, np.ndarray], kind: Kind) -> None:
@@ -670,14 +674,13 @@ def _add_activities(con: duckdb.DuckDBPyConnection, columns: dict[str, np.ndarra
             from _activity a, first
         )
         select activity_id, deal + 1, nullif(a.contact_id, 0), owner_id, {_list(kinds)}[1 + kind],
-               replace({subjects}[1 + kind][1 + subject], '{{c}}', coalesce(c.first_name, 'the customer')),
-               day,
+               replace({subjects}[1 + kind][1 + subject], '{{c}}', coalesce(c.first_name, 'the customer')), day,
                case when kind = 2 then "when" - to_minutes(minutes * done::integer) end,
                case when kind = 2 then "when" + to_minutes(minutes * (not done)::integer) end,
                case when done then "when" end,
                case when done then 'completed' else 'open' end,
-               least(make_timestamptz("created"), "when" - to_minutes(minutes * done::integer))
-        from placed a left join company.contact c on c.contact_id = nullif(a.contact_id, 0)
+               greatest(d.created_at, least(make_timestamptz("created"), "when" - to_minutes(minutes * done::integer)))
+        from placed a join company.deal d on d.deal_id = deal + 1 left join company.contact c on c.contact_id = nullif(a.contact_id, 0)
         order by activity_id
         """
     )

@@ -139,7 +139,7 @@ def draw_deals(
 
     Sets `accounts.created` too.
     """
-    n_open = max(round(deals * 0.27), min(deals, 40))
+    n_open = max(round(deals * 0.22), min((deals + 1) // 2, 40))
     n_won = round((deals - n_open) * 0.29)
     status = rng.permutation(np.repeat([OPEN, WON, LOST], [n_open, n_won, deals - n_open - n_won])).astype(np.int64)
     team = rng.choice(len(teams), deals, p=teams)
@@ -153,7 +153,7 @@ def draw_deals(
     dwell *= np.minimum(1.0, 600 / np.maximum(total, 1e-9))[:, None]
     total = np.nansum(dwell, axis=1)
     closed = status != OPEN
-    created = np.where(closed, -HISTORY_DAYS + (HISTORY_DAYS - 2 - total) * rng.random(deals) ** 0.85, -total)
+    created = np.where(closed, -HISTORY_DAYS + (HISTORY_DAYS - 2 - total) * rng.random(deals) ** 0.72, -total)
     end = np.where(closed, created + total, 0.0)
     owner = _owners(rng, _within_team(rng, team, sellers.team), team, created, end, sellers)
     style = sellers.style[owner]
@@ -164,6 +164,8 @@ def draw_deals(
     limits = _limits(dwell[won], pipeline[won], base[won], len(pipelines.has))
     opened = ~closed
     defects = _plan_defects(rng, opened, last, style, pipelines.unmapped[pipeline])
+    if n_won < 15:
+        defects["single_threaded"][:] = False  # nothing to say which amount is large
     _shape_open(rng, dwell, last, pipeline, opened, defects, limits)
     total = np.nansum(dwell, axis=1)
     created = np.where(opened, -total, created)
@@ -234,13 +236,15 @@ def _limits(dwell: Floats, pipeline: Ints, base: Floats, pipelines: int) -> _Lim
                     p90 = np.quantile(population, 0.9)
                     low[p, stage], high[p, stage] = min(low[p, stage], p90), max(high[p, stage], p90)
     cycle = np.nansum(dwell, axis=1)
-    ages = [365.0]
+    ages = [365.0] if len(cycle) < 60 else []  # with fewer, nothing but a usual year may be there to compare with
     medians = [float(np.median(base))] if len(base) else [20_000.0]
     bands = np.digitize(base, np.quantile(base, [1 / 3, 2 / 3])) if len(base) >= 20 else np.zeros(len(base), int)
-    for p in [-1, *range(pipelines)]:
+    for p in [-1, *range(pipelines)]:  # -1: all of them
         own_deals = (pipeline == p) | (p == -1)
+        if 15 <= len(cycle) < 60 and own_deals.any():
+            ages.append(3 * float(np.median(cycle[own_deals])))
         if own_deals.sum() >= 20:
-            ages += [float(np.quantile(cycle[own_deals], 0.95)), 3 * float(np.median(cycle[own_deals]))]
+            ages.append(float(np.quantile(cycle[own_deals], 0.95)))
             medians.append(float(np.median(base[own_deals])))
         for band in range(3):
             chosen = own_deals & (bands == band)
@@ -384,7 +388,8 @@ def _shape_open(
     mine *= shrink[:, None]
     before *= shrink
     # An over-aged deal has spent its time in the stage before; without one it is stuck where it is.
-    age = rng.uniform(limits.age_high * 1.25, np.maximum(limits.age_high * 1.3, 660))
+    least = limits.age_high * 1.25
+    age = least + np.maximum(660 - least, 30) * rng.random(len(rows)) ** 1.7
     extra = np.where(aged, np.maximum(age - before - now, 0), 0)
     earlier = np.where(np.isfinite(mine), np.arange(len(SLOTS)), -1)
     earlier[here, current] = -1
@@ -403,14 +408,14 @@ def _shape_open(
     grown = too_young & (total + grow <= young) & (previous >= 0)
     mine[here[grown], previous[grown]] += grow[grown]
     total = np.nansum(mine, axis=1)
-    for name, least in (
+    for name, youngest in (
         ("no_recent_activity", SILENT_DAYS[stages] + 8),
         ("next_step_stale", SILENT_DAYS[stages] * 1.3 + 4),
         ("close_date_pushed", 40),
-        ("close_date_past", 9),
+        ("close_date_past", 11),
         ("next_step_empty", 6),
     ):
-        defects[name][rows] &= total >= least
+        defects[name][rows] &= total >= youngest
     dwell[rows] = mine
 
 
@@ -434,7 +439,8 @@ def _close_days(
     n = len(status)
     soon, late = np.array([60, 40, 25, 15, 11])[last], np.array([150, 120, 95, 65, 45])[last]
     ahead = rng.uniform(soon, late)
-    past = -rng.uniform(1.5, np.clip(-created - 4, 3, 75))
+    # Past by several working days: some give signatures a day of grace.
+    past = -rng.uniform(5, np.clip(-created - 4, 5.5, 75))
     day = np.floor(np.select([status != OPEN, defects["close_date_past"]], [end, past], ahead)).astype(np.int64)
     habit = np.select([style == HAPPY_EARS, style == HOARDER], [1.1, 0.8], 0.25)
     pushes = rng.poisson(np.where(status == OPEN, np.minimum(habit, 0.3), habit + 0.15))
@@ -463,7 +469,8 @@ def _close_badly(rng: np.random.Generator, status: Ints, end: Floats, close_day:
     recent = end > -80
     lost = (status == LOST) & recent
     defects["exit_closed_lost"] |= lost & (rng.random(len(status)) < 0.2)
-    late = np.flatnonzero((status == WON) & recent & (rng.random(len(status)) < 0.06))
+    candidates = rng.permutation(np.flatnonzero((status == WON) & recent))
+    late = candidates[: max(2, round(len(candidates) * 0.06))]
     close_day[late] = rng.integers(6, 50, len(late))
     defects["state_inconsistent"][late] = True
 

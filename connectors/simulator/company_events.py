@@ -20,7 +20,6 @@ from connectors.simulator.company_deals import (
     OPEN,
     PRE,
     PROPOSAL,
-    QUALIFIED,
     SLOT_OF_STAGE,
     SLOT_STAGE,
     WON,
@@ -165,10 +164,12 @@ def changes(
     out.add(OWNER, moved, created[moved] + age[moved] * rng.uniform(0.1, 0.8, len(moved)), owner[moved])
 
     # Next steps: written at most stage entries and now and then in between
+    at_creation = np.zeros(n, bool)
     for stage in range(5):
         at = entered[:, stage]
         some = here[np.isfinite(at) & (rng.random(n) < 0.8)]
-        _next_steps(rng, out, some, at[some] + 0.01, np.full(len(some), stage), calendar, contact_first, contact_room)
+        at_creation[some] |= at[some] <= created[some]
+        _next_steps(rng, out, some, at[some], np.full(len(some), stage), calendar, contact_first, contact_room)
         again = here[np.isfinite(at) & (rng.random(n) < 0.45)]
         mid = at[again] + rng.uniform(4, 9, len(again))
         again, mid = again[mid < end[again]], mid[mid < end[again]]
@@ -179,6 +180,8 @@ def changes(
     cleared = np.where(np.isfinite(silent), np.minimum(cleared, silent), np.maximum(cleared, created))
     limit = np.where(np.isfinite(written), written, np.where(empty, cleared, np.inf))
     out.cut(NEXT_STEP, limit)
+    unsaid = here[~at_creation & (limit > created)]
+    out.add(NEXT_STEP, unsaid, created[unsaid], np.full(len(unsaid), np.nan))
     fresh = np.flatnonzero(np.isfinite(written))
     _next_steps(
         rng, out, fresh, written[fresh], last[fresh], calendar, contact_first, contact_room,
@@ -215,8 +218,9 @@ def _substages(
     chance = np.array([probability for _, probability, _ in plan])
     main = int(np.argmax(chance))
     used = rng.random((len(deal), len(plan))) < chance
-    # A stuck deal stands in one CRM stage all the time; an open one only in stages that are in use and can be mapped.
-    alone = present & defects["stage_dwell"][deal]
+    # A stuck deal stands in one CRM stage all the time, and so does one whose stage change is no excuse for an empty next step;
+    # an open one only in stages that are in use and can be mapped.
+    alone = present & (defects["stage_dwell"][deal] | defects["next_step_empty"][deal])
     used &= ~alone[:, None]
     used &= ~present[:, None] | np.array([usable for _, _, usable in plan])
     used[:, main] = True
@@ -240,7 +244,7 @@ def _close_dates(
     day = deals.close_day[rows]
     final = np.where(closed, np.floor(end).astype(np.int64) + rng.integers(-4, 13, n), day)
     final = np.maximum(final, np.floor(created).astype(np.int64) + 4)
-    final = np.where(~closed & defects["close_date_past"], np.minimum(final, -2), final)
+    final = np.where(~closed & defects["close_date_past"], np.minimum(final, -5), final)
     # Some sellers think in months: the date is the last day of one. Never for a date that was planted to be past.
     month_end = (rng.random(n) < 0.3) & ~defects["close_date_past"] & (final > np.floor(created) + 4)
     final = np.where(month_end, np.maximum(_month_end(calendar, final), final), final)
@@ -293,8 +297,9 @@ def _next_steps(
 
 
 def deal_contacts(
-    rng: np.random.Generator, deals: Deals, rows: slice, *, calendar: Calendar, contact_first: Ints, contact_total: Ints, account_start: Ints
-) -> Columns:
+    rng: np.random.Generator, deals: Deals, rows: slice, *, calendar: Calendar, contact_first: Ints, contact_total: Ints,
+    account_start: Ints,
+) -> Columns:  # fmt: skip
     """Rows of company.deal_contact for a slice: the first contact with the deal, the others one after the other.
 
     `contact_first` is the account contact with whom a deal starts; the others follow it, around the account's list.
@@ -308,13 +313,15 @@ def deal_contacts(
     offset = contact_first[deal] - account_start[deal]
     contact = account_start[deal] + (offset + i) % contact_total[deal]
     # Somebody who decides is the second one whom sellers attach, so that deals with two contacts have one.
-    role = np.select([i == 0, i == 1], [rng.choice([0, 2, 4, 6], len(deal)), rng.choice([1, 3, 5], len(deal))], rng.integers(0, 7, len(deal)))
+    first, second = rng.choice([0, 2, 4, 6], len(deal)), rng.choice([1, 3, 5], len(deal))
+    role = np.select([i == 0, i == 1], [first, second], rng.integers(0, 7, len(deal)))
     return {"deal": deal + rows.start, "contact_id": contact, "role": role, "is_primary": i == 0, "at": calendar.micros(t)}
 
 
 def activities(
-    rng: np.random.Generator, deals: Deals, rows: slice, *, calendar: Calendar, contact_first: Ints, people: People, owner: Ints, actor: Ints
-) -> Columns:
+    rng: np.random.Generator, deals: Deals, rows: slice, *, calendar: Calendar, contact_first: Ints, people: People, owner: Ints,
+    actor: Ints,
+) -> Columns:  # fmt: skip
     """Rows of company.activity for a slice, without ids: what was done, and for open deals what is planned."""
     status, stage = deals.status[rows], deals.stage[rows]
     created, end, silent, stop = deals.created[rows], deals.end[rows], deals.silent_since[rows], deals.stop[rows]
@@ -405,6 +412,3 @@ class _Rows:
         names = ("field", "deal", "t", "num", "aux", "due")
         columns = (field, deal + self._first, t, num, aux, due)
         return {name: column[order] for name, column in zip(names, columns, strict=True)}
-
-
-__all__ = ["FIELDS", "QUALIFIED", "Calendar", "People", "StagePlan", "activities", "changes", "deal_contacts"]
