@@ -332,7 +332,8 @@ def _checks(con: duckdb.DuckDBPyConnection, nights: int) -> None:
         join night f on f.i = e.first_night
         join night l on l.i = $nights
         left join night r on r.i = e.resolved_night
-        where e.resolved_night is null or e.resolved_night > e.first_night
+        where (e.resolved_night is null or e.resolved_night > e.first_night)
+            and (rule_id <> 'deal_over_aged' or (e.first_night < $nights and e.resolved_night is distinct from $nights))
         """,
         {"nights": nights, "today": BUSINESS_DATE},
     )
@@ -407,31 +408,31 @@ def _checks(con: duckdb.DuckDBPyConnection, nights: int) -> None:
             join core.opportunity o using (opportunity_key)
             group by all
         )
-        select run_id, as_of, source, rule_id, applicable,
-            case when rule_id = 'no_recent_activity' and source = 'inbound' then 0 when rule_id = 'no_contact'
-                then applicable * 3 // 10
-                else applicable end as evaluable,
-            coalesce(failed, 0) as failed, coalesce(waived, 0) as waived, coalesce(amount, 0) as failed_amount_home,
-            case when rule_id = 'deal_over_aged' and source = 'inbound' then null else coalesce(failed, 0) = 0 end as success,
-            case when rule_id = 'deal_over_aged' and source = 'inbound'
-                then 'Binder Error: column created_at cannot be compared' end as error,
+        select run_id, as_of, source, rule_id, if(is_errored, null, applicable) as applicable,
+            case when is_errored then null when rule_id = 'no_recent_activity' and source = 'inbound' then 0
+                when rule_id = 'no_contact' then applicable * 3 // 10 else applicable end as evaluable,
+            if(is_errored, null, coalesce(failed, 0)) as failed, if(is_errored, null, coalesce(waived, 0)) as waived,
+            if(is_errored, null, coalesce(amount, 0)) as failed_amount_home, if(is_errored, null, coalesce(failed, 0) = 0) as success,
+            if(is_errored, 'Binder Error: column created_at cannot be compared', null) as error,
             case when rule_id = 'no_recent_activity' and source = 'inbound' then 'activities are not synced'
                 when rule_id = 'no_contact' then 'contact roles could not be read' end as unknown_reason
         from applicable left join failing using (run_id, source, rule_id)
+        cross join lateral (select rule_id = 'deal_over_aged' and run_id = (select max(run_id) from night) as is_errored)
         """
     )
     con.execute(
         """
         insert into quality.run by name
         select run_id, as_of, business_date, '2026.3-4f1c' as rule_set_version, (select count(*) from sample_rule) as rules,
-            1 as errored,
+            (select count(distinct rule_id) from quality.result q where q.run_id = n.run_id and q.error is not null) as errored,
             false as success,
             (select count(*) from quality.finding f where f.first_seen_at = n.as_of) as opened,
-            (select count(*) from quality.finding f where f.first_seen_at < n.as_of and (f.resolved_at is null
-                or f.resolved_at > n.as_of)) as kept,
+            (select count(*) from quality.finding f where f.first_seen_at < n.as_of and coalesce(f.resolved_at > n.as_of, true)
+                and not (f.rule_id = 'deal_over_aged' and n.i = $nights)) as kept,
             (select count(*) from quality.finding f where f.resolved_at = n.as_of) as resolved
         from night n
-        """
+        """,
+        {"nights": nights},
     )
     con.execute(
         """
