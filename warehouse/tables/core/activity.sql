@@ -4,6 +4,7 @@ create table if not exists core.activity (
     opportunity_key     varchar not null,       -- see core.opportunity
     kind                varchar not null,       -- task or event
     "at"                timestamptz,            -- completed, or ended, or due
+    starts_at           timestamptz,            -- when an event starts; NULL for tasks
     due_date            date,                   -- business day a task is due or an event starts
     is_done             boolean not null,       -- a closed task, or an event that ended
     subject             varchar,                -- as delivered

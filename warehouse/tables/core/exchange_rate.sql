@@ -4,5 +4,5 @@ create table if not exists core.exchange_rate (
     currency            varchar not null,       -- ISO 4217
     valid_from          date not null,          -- first day
     valid_to            date,                   -- first day it no longer holds; NULL: still in force
-    rate                decimal(18, 9) not null -- home currency units per unit of `currency`
+    rate                decimal(24, 15) not null -- home currency units per unit of `currency`
 );

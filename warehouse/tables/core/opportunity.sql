@@ -26,7 +26,7 @@ create table if not exists core.opportunity (
     amount                  decimal(18, 2),     -- in `currency`; NULL is not zero
     currency                varchar,            -- ISO 4217 code of the amount
     amount_home             decimal(18, 2),     -- amount in the home currency of the configuration; NULL when no rate is known
-    fx_rate                 decimal(18, 9),     -- amount_home / amount, at the rate in force on close_date
+    fx_rate                 decimal(24, 15),    -- amount_home / amount, at the rate in force on close_date
     probability             decimal(7, 6),      -- 0 to 1
     forecast_category       varchar,            -- omitted, pipeline, best_case, most_likely, commit, closed
     created_at              timestamptz,        -- when the record was created in the CRM
@@ -39,6 +39,7 @@ create table if not exists core.opportunity (
     next_step_changed_at    timestamptz,        -- last change of next_step, where the CRM keeps that history or a sync saw it
     last_activity_at        timestamptz,        -- last call, e-mail, meeting or finished task, never in the future, never our own
     next_activity_at        timestamptz,        -- next open task or meeting from now on
+    recheck_at              timestamptz,        -- instant from which time alone changes last_activity_at or next_activity_at; NULL: never
     activity_capability     varchar,            -- full, tasks_only, none: how much of the activities this source lets us see
     contact_count           integer,            -- contacts attached to the deal; NULL when contacts could not be read
     close_date_pushes       integer,            -- moves of the close date to a later day, by docs domain 0.5 (push_count); NULL without history

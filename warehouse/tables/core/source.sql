@@ -7,7 +7,7 @@ create table if not exists core.source (
     currency                varchar,                -- ISO 4217: the CRM's own home currency
     fiscal_year_start_month integer,                -- 1 to 12, as the CRM says
     record_url              varchar,                -- address of a deal in the CRM's user interface, with {id} in place of its id
-    derivation              varchar,                -- fingerprint of the settings that core rows of this source were derived with
+    derivation              json,                   -- the settings that core rows of this source were derived with: when they change, all are restated
     first_synced_at         timestamptz not null,   -- --now of the first load
     last_synced_at          timestamptz not null    -- --now of the last load
 );

@@ -1,8 +1,9 @@
--- Every move of a deal between stages, from the CRM's history.
+-- Every move of a deal between stages, from the CRM's history. A deal that is born closed has won or lost as its first event.
+-- NULL in from_stage marks the first.
 create table if not exists core.stage_event (
     opportunity_key     varchar not null,       -- see core.opportunity
     "at"                timestamptz not null,   -- instant of the move
-    from_stage          varchar,                -- canonical; NULL for enter
+    from_stage          varchar,                -- canonical; NULL for the first
     to_stage            varchar not null,       -- canonical
     from_crm_stage      varchar,                -- the CRM's value
     to_crm_stage        varchar not null,       -- the CRM's value

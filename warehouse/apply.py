@@ -1,0 +1,43 @@
+"""Bring a table to the rows that it should have, writing only those that differ."""
+
+from __future__ import annotations
+
+import duckdb
+
+
+def apply_rows(con: duckdb.DuckDBPyConnection, table: str, new: str, *, key: str, scope: str) -> int:
+    """Make the rows of `table` within `scope` those of `new`. Returns how many rows were written or removed.
+
+    key: SQL expression, unique in both. scope: condition on `table` for the rows that `new` speaks for completely (what is not in
+    `new` goes); rows of `new` outside of it are brought in all the same. Columns of `new` that the table lacks are left aside.
+    Leaves the temporary table `applied` (key) behind.
+    """
+    columns = ", ".join(f'"{name}"' for name in columns_of(con, table))
+    con.execute(f"""
+        create or replace temp table differing as
+        select {columns} from {new}
+        except
+        select {columns} from {table} where {key} in (select {key} from {new})
+    """)
+    con.execute(f"""
+        create or replace temp table applied as
+        select {key} as key from differing
+        union
+        select {key} from {table} where {scope} and {key} not in (select {key} from {new})
+    """)
+    written = con.execute("select count(*) from applied").fetchone()
+    if not written or not written[0]:
+        return 0
+    con.execute(f"delete from {table} using applied where {key} = applied.key")
+    con.execute(f"insert into {table} by name from differing")
+    return int(written[0])
+
+
+def columns_of(con: duckdb.DuckDBPyConnection, table: str) -> list[str]:
+    """Columns of schema.table, in order."""
+    rows = con.execute(
+        "select column_name from duckdb_columns() "
+        "where database_name = current_database() and schema_name || '.' || table_name = $1 order by column_index",
+        [table],
+    )
+    return [row[0] for row in rows.fetchall()]

@@ -1,0 +1,352 @@
+"""raw → core for one source: which deals are touched, what they should be, and only the rows that differ are written.
+
+The SQL is under sql/<crm>/ (what each CRM says, in one shape) and sql/core/ (what follows from it). The files speak of session
+variables (`getvariable('now')`) and of the temporary tables that the files before them made.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from warehouse import raw, stages
+from warehouse.apply import apply_rows
+from warehouse.business import Business
+
+HERE = Path(__file__).parent / "sql"
+# Raise it when the SQL derives other values from the same records: every source is then derived anew.
+DERIVATION = 1
+DEALS = {"salesforce": "Opportunity", "hubspot": "deals"}
+
+# Tables of raw that the SQL reads, there or not: a CRM may refuse any of them.
+TABLES = {
+    "salesforce": (
+        "opportunity", "opportunity_history", "opportunity_field_history", "opportunity_contact_role", "opportunity_stage", "task", "event",
+        "account", "user", "user_role", "record_type", "currency_type", "dated_conversion_rate",
+    ),
+    "hubspot": ("deal", "deal_history", "deal_association", "company", "owner", "pipeline"),
+}  # fmt: skip
+
+# Fields with a column of their own: not repeated in `custom`.
+OWN_COLUMN = {
+    "salesforce": (
+        "Id", "Name", "AccountId", "OwnerId", "RecordTypeId", "Type", "StageName", "IsClosed", "IsWon", "IsDeleted", "Amount", "CurrencyIsoCode",
+        "Probability", "ForecastCategoryName", "ForecastCategory", "CreatedDate", "CloseDate", "LastStageChangeDate", "Description", "NextStep",
+        "SystemModstamp",
+    ),
+    "hubspot": (
+        "hs_object_id", "dealname", "amount", "amount_in_home_currency", "deal_currency_code", "closedate", "createdate", "hs_createdate",
+        "dealstage", "pipeline", "dealtype", "description", "hubspot_owner_id", "hs_next_step", "hs_deal_stage_probability",
+        "hs_manual_forecast_category", "hs_is_closed", "hs_is_closed_won", "hs_is_closed_lost", "hs_v2_date_entered_current_stage",
+        "num_associated_contacts", "closed_lost_reason", "hs_lastmodifieddate",
+    ),
+}  # fmt: skip
+
+# Fields that say nothing of the deal: stamps that every write moves, ours too, and numbers that time or the CRM moves.
+VOLATILE = {
+    "salesforce": re.compile(
+        r"LastModified.*|LastViewedDate|LastReferencedDate|.*InDays|AgeInDays|HasOpenActivity|HasOverdueTask|Fiscal.*|IqScore|ExpectedRevenue"
+    ),
+    "hubspot": re.compile(
+        r"hs_updated_by_user_id|hs_(v2_)?(cumulative_time|latest_time|time)_in_.*|hs_v2_.*|days_to_close|hs_days_.*|hs_.*_(duration|time_.*)|"
+        r"hs_is_stalled.*|hs_deal_score.*|hs_.*probability.*|hs_.*projected.*|hs_.*forecast_amount.*|hs_.*_in_home_currency|hs_object_source.*|"
+        r"hs_next_meeting.*|hs_number_of_overdue_tasks|num_.*notes.*|hs_num_.*|hs_.*_last_updated.*|hs_read_only|hs_all_.*|hs_sales_email_last.*|"
+        r"hs_latest_.*|hs_lastmodified.*"
+    ),
+}
+OURS = re.compile(r"plumbline_.*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What derivation depends on besides the records. When any of it changes, every row of the source is derived again.
+
+    readable: objects of the CRM that could be read, so that "none" and "unknown" stay apart.
+    """
+
+    source: str
+    crm: str
+    business: Business
+    fields: dict[str, str] = field(default_factory=dict)
+    integration_users: list[str] = field(default_factory=list)
+    record_url: str | None = None
+    org_currency: str | None = None
+    readable: list[str] = field(default_factory=list)
+
+    def document(self) -> str:
+        return json.dumps({"derivation": DERIVATION, **asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_document(cls, text: str) -> Settings:
+        told = json.loads(text)
+        told.pop("derivation")
+        return cls(**{**told, "business": Business(**told["business"])})
+
+
+@dataclass
+class Outcome:
+    """What derivation changed: counts measured on core.opportunity, and how many values of which field could not be read."""
+
+    counts: raw.Counts
+    cast_failures: dict[str, int]
+
+
+def prepare(con: duckdb.DuckDBPyConnection, crm: str) -> None:
+    """Before raw is loaded: the tables that the SQL will read, and empty lists of what is touched."""
+    for table in TABLES[crm]:
+        raw.ensure_table(con, f"{crm}_{table}")
+    con.execute("""
+        create or replace temp table touched_deal (id varchar);
+        create or replace temp table touched_account (id varchar);
+        create or replace temp table touched_table (name varchar);
+        create or replace temp table delivered (id varchar);
+    """)
+
+
+def touch(con: duckdb.DuckDBPyConnection, table: str, *, delivered: bool) -> None:
+    """Note what `delta` (left by raw.merge) touches. delivered: `landed` holds deals that the CRM sent because they may have changed."""
+    if delivered:
+        con.execute("insert into delivered select id from landed")
+    changed = con.execute("select count(*) from delta").fetchone()
+    if not changed or not changed[0]:
+        return
+    con.execute("insert into touched_table values ($1)", [table])
+    if table in {"salesforce_opportunity", "hubspot_deal"}:
+        con.execute("insert into touched_deal select id from delta")
+    elif table in {"salesforce_account", "hubspot_company"}:
+        con.execute("insert into touched_account select id from delta")
+    else:
+        con.execute("insert into touched_deal select parent_id from delta where parent_id is not null")
+
+
+def derive(
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    *,
+    now: datetime,
+    stage_config: Mapping[str, Mapping[str, str]],
+    done: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    """Bring core up to date with raw for everything that was touched since `prepare`. Runs inside the caller's transaction."""
+    changed = {row[0] for row in con.execute("select distinct name from touched_table").fetchall()}
+    before = derivation_of(con, settings.source)
+    everything = before is None or before != settings.document()
+    _set_variables(con, settings, now=now)
+    _derive_people(con, settings, changed, everything=everything)
+    done("people")
+    rates_moved = _derive_rates(con, settings, changed, everything=everything)
+    done("rates")
+    _choose_deals(con, settings, changed, everything=everything, rates_moved=rates_moved)
+    outcome = _derive_deals(con, settings, now=now, stage_config=stage_config, done=done)
+    if rates_moved:
+        _convert_others(con, settings, now=now)
+        done("other sources")
+    con.execute("update core.source set derivation = $1::json where source = $2", [settings.document(), settings.source])
+    return outcome
+
+
+def derivation_of(con: duckdb.DuckDBPyConnection, source: str) -> str | None:
+    """The settings that the rows of `source` were derived with, as Settings.document; None before the first load."""
+    row = con.execute("select derivation::varchar from core.source where source = $1", [source]).fetchone()
+    return row[0] if row else None
+
+
+# ---- session ------------------------------------------------------------------------------------------------------------------
+
+
+def _set_variables(con: duckdb.DuckDBPyConnection, settings: Settings, *, now: datetime) -> None:
+    business = settings.business
+    custom, hashed = _patches(con, settings)
+    variables: dict[str, Any] = {
+        "source": settings.source,
+        "crm": settings.crm,
+        "now": now,
+        "business_date": business.date_of(now),
+        "timezone": business.timezone,
+        "home_currency": business.currency,
+        "org_currency": settings.org_currency or business.currency,
+        "record_url": settings.record_url,
+        "activity_capability": _activity_capability(con, settings),
+        "contacts_readable": "OpportunityContactRole" in settings.readable,
+        "evidence_names": list(settings.fields),
+        "evidence_paths": [_path(name) for name in settings.fields.values()],
+        "lost_reason_path": _path(settings.fields["lost_reason"]) if "lost_reason" in settings.fields else None,
+        "custom_patch": custom,
+        "hash_patch": hashed,
+        # Salesforce ids are the same in their first 15 characters, however people copied them.
+        "integration_ids": [user[:15] for user in settings.integration_users],
+    }
+    for name, value in variables.items():
+        cast = "::varchar[]" if isinstance(value, list) else "::varchar" if value is None else ""
+        con.execute(f"set variable {name} = $1{cast}", [value])
+
+
+def _activity_capability(con: duckdb.DuckDBPyConnection, settings: Settings) -> str:
+    """How much of people's activities the source lets us see: full, tasks_only or none."""
+    if settings.crm == "salesforce":
+        if {"Task", "Event"} <= set(settings.readable):
+            return "full"
+        return "tasks_only" if "Task" in settings.readable or _has_field(con, settings, "LastActivityDate") else "none"
+    return "full" if _has_field(con, settings, "notes_last_updated") else "none"
+
+
+def _has_field(con: duckdb.DuckDBPyConnection, settings: Settings, name: str) -> bool:
+    row = con.execute(
+        "select count(*) from core.field where source = $1 and object = $2 and name = $3", [settings.source, DEALS[settings.crm], name]
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _patches(con: duckdb.DuckDBPyConnection, settings: Settings) -> tuple[str, str]:
+    """JSON merge patches that take fields out of a payload: for `custom`, and for the hash that tells a change from an echo."""
+    rows = con.execute(
+        "select name, is_calculated from core.field where source = $1 and object = $2", [settings.source, DEALS[settings.crm]]
+    ).fetchall()
+    own = dict.fromkeys([*OWN_COLUMN[settings.crm], *(name for name, _ in rows if OURS.fullmatch(name))])
+    volatile = VOLATILE[settings.crm]
+    # A parent's field (Account.Name) changes without the deal having changed.
+    moving = dict.fromkeys(name for name, calculated in rows if calculated or "." in name or volatile.fullmatch(name))
+    return json.dumps(own), json.dumps({**own, **moving})
+
+
+# ---- people, accounts, rates --------------------------------------------------------------------------------------------------
+
+
+def _derive_people(con: duckdb.DuckDBPyConnection, settings: Settings, changed: set[str], *, everything: bool) -> None:
+    if everything or changed & {"salesforce_user", "salesforce_user_role", "hubspot_owner"}:
+        _run(con, f"{settings.crm}/owner.sql")
+        apply_rows(con, "core.owner", "new_owner", key="owner_key", scope="source = getvariable('source')")
+        con.execute("""
+            insert into touched_deal
+            select o.opportunity_id from core.opportunity o join applied on applied.key = o.source || ':' || o.owner_id
+            where o.source = getvariable('source')
+        """)
+    con.execute("create or replace temp table delta as select distinct id from touched_account")
+    _run(con, f"{settings.crm}/account.sql")
+    apply_rows(con, "core.account", "new_account", key="account_key", scope="false")
+    con.execute("""
+        insert into touched_deal
+        select o.opportunity_id from core.opportunity o join applied on applied.key = o.source || ':' || o.account_id
+        where o.source = getvariable('source')
+    """)
+
+
+def _derive_rates(con: duckdb.DuckDBPyConnection, settings: Settings, changed: set[str], *, everything: bool) -> bool:
+    """core.exchange_rate of the source. Returns whether any rate moved."""
+    if settings.crm != "salesforce" or not (
+        everything or changed & {"salesforce_currency_type", "salesforce_dated_conversion_rate"}
+    ):
+        return False
+    _run(con, "salesforce/exchange_rate.sql")
+    return apply_rows(
+        con, "core.exchange_rate", "new_exchange_rate", key="currency || valid_from::varchar", scope="source = getvariable('source')"
+    ) > 0
+
+
+# ---- deals --------------------------------------------------------------------------------------------------------------------
+
+
+def _choose_deals(
+    con: duckdb.DuckDBPyConnection, settings: Settings, changed: set[str], *, everything: bool, rates_moved: bool
+) -> None:
+    """touched: the deals to derive again, each once. deal_survivor: deals that HubSpot merged into another one."""
+    table = f"raw.{settings.crm}_{'opportunity' if settings.crm == 'salesforce' else 'deal'}"
+    if everything or changed & {"salesforce_record_type", "hubspot_pipeline"}:
+        con.execute(f"insert into touched_deal select id from {table} where source = getvariable('source')")
+    elif rates_moved:
+        con.execute("insert into touched_deal select opportunity_id from core.opportunity where source = getvariable('source') "
+                    "and currency <> getvariable('home_currency')")
+    con.execute("insert into touched_deal select opportunity_id from core.opportunity where source = getvariable('source') "
+                "and recheck_at <= getvariable('now')")
+    if settings.crm == "hubspot":
+        _run(con, "hubspot/deal_survivor.sql")
+        con.execute("insert into touched_deal select id from deal_survivor")
+    con.execute("create or replace temp table touched as select distinct id from touched_deal")
+
+
+def _derive_deals(
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    *,
+    now: datetime,
+    stage_config: Mapping[str, Mapping[str, str]] | None,
+    done: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    crm = settings.crm
+    _run(con, f"{crm}/deal.sql", f"{crm}/history.sql")
+    done("deals read")
+    moved = False
+    if stage_config is not None:
+        moved = stages.update_map(con, settings.source, crm, stage_config, now)
+    _run(con, "core/stage_move.sql", "core/stage_event.sql", f"{crm}/contact_role.sql", f"{crm}/activity.sql", "core/history.sql")
+    _run(con, "core/opportunity.sql", "core/crm_flag.sql")
+    done("deals derived")
+    counts = _count(con)
+    # In the order in which readers join them; all of it is one transaction.
+    _run(con, "core/version.sql")
+    con.execute("create or replace temp table in_scope as select opportunity_key from new_opportunity")
+    scope = "opportunity_key in (select opportunity_key from in_scope)"
+    apply_rows(con, "core.opportunity", "new_opportunity", key="opportunity_key", scope=scope)
+    apply_rows(con, "core.stage_event", "new_stage_event", key="opportunity_key || \"at\"::varchar || to_crm_stage", scope=scope)
+    apply_rows(con, "core.contact_role", "new_contact_role", key="opportunity_key || contact_id", scope=scope)
+    apply_rows(con, "core.activity", "new_activity", key="activity_key", scope=scope)
+    apply_rows(con, "core.crm_flag", "new_crm_flag", key="opportunity_key", scope=scope)
+    if moved:
+        stages.restate(con, settings.source)
+    failures = dict(con.execute("select field, failures from cast_failure order by field").fetchall())
+    return Outcome(counts, failures)
+
+
+def _count(con: duckdb.DuckDBPyConnection) -> raw.Counts:
+    """What this load changes of core.opportunity, before it does. A delivered deal that says the same is unchanged, or an echo if its
+    stamp moved."""
+    rows = con.execute("""
+        with compared as (
+            select n.opportunity_id,
+                   case when old.opportunity_key is null then 'inserted'
+                        when n.is_deleted and not old.is_deleted then 'deleted'
+                        when n.row_hash <> old.row_hash then 'changed'
+                        when n.crm_modified_at is distinct from old.crm_modified_at then 'echoed'
+                        else 'unchanged' end as outcome
+            from new_opportunity n
+            left join core.opportunity old using (opportunity_key)
+        )
+        select coalesce(c.outcome, 'unchanged') as outcome, count(*)
+        from compared c
+        full join (select distinct id from delivered) d on d.id = c.opportunity_id
+        where d.id is not null or c.outcome in ('inserted', 'changed', 'deleted')
+        group by 1
+    """).fetchall()
+    return raw.Counts(**dict(rows))
+
+
+def _convert_others(con: duckdb.DuckDBPyConnection, settings: Settings, *, now: datetime) -> None:
+    """Deals of other sources whose amounts are converted with rates, too: the rates may be this source's."""
+    others = con.execute("select source, derivation::varchar from core.source where source <> $1 and derivation is not null", [settings.source])
+    for source, document in others.fetchall():
+        other = replace(Settings.from_document(document), business=settings.business)
+        prepare(con, other.crm)
+        _set_variables(con, other, now=now)
+        con.execute(
+            "insert into touched_deal select opportunity_id from core.opportunity where source = $1 and currency <> $2",
+            [source, other.business.currency],
+        )
+        _choose_deals(con, other, set(), everything=False, rates_moved=False)
+        _derive_deals(con, other, now=now, stage_config=None)
+    _set_variables(con, settings, now=now)
+
+
+def _run(con: duckdb.DuckDBPyConnection, *names: str) -> None:
+    for name in names:
+        con.execute((HERE / name).read_text(encoding="utf-8"))
+
+
+def _path(key: str) -> str:
+    return '$."' + key.replace('"', '\\"') + '"'

@@ -1,0 +1,138 @@
+"""`raw`: the newest state of every record as its CRM delivered it, one table per object, all of one shape.
+
+Only what differs is written: DELETE USING and INSERT are far quicker here than MERGE, and no primary key is needed (nor possible on DuckLake).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import duckdb
+
+from warehouse.landed import HISTORY, LandedObject
+
+COLUMNS = {
+    "source": ("varchar not null", "name of the source"),
+    "id": ("varchar not null", "the record's key in the CRM"),
+    "parent_id": ("varchar", "id of the deal it belongs to"),
+    "payload": ("json", "the record's fields by the CRM's names, as text; empty ones are left out"),
+    "modified_at": ("timestamptz", "the CRM's stamp"),
+    "is_deleted": ("boolean not null", "deleted, archived or gone from a complete listing"),
+    "deleted_at": ("timestamptz", "when, as the CRM says; else --now of the first run that missed it"),
+    "run_id": ("varchar not null", "run that last changed this row"),
+    "landed_at": ("timestamptz not null", "--now of that run"),
+}
+# Keys of payloads that move with every write, ours too: a record that differs in nothing else is an echo.
+STAMPS = ("SystemModstamp", "LastModifiedDate", "LastModifiedById", "hs_lastmodifieddate", "hs_updated_by_user_id", "updatedAt")
+NO_STAMPS = "'{" + ", ".join(f'"{key}": null' for key in STAMPS) + "}'"
+
+
+@dataclass
+class Counts:
+    """What landing one object changed: records new, different, equal, equal but for their stamp, and gone."""
+
+    inserted: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    echoed: int = 0
+    deleted: int = 0
+
+
+def ensure_table(con: duckdb.DuckDBPyConnection, table: str) -> None:
+    """Create raw.`table` where it is not there. Its name comes from an object's, in small letters and underscores."""
+    columns = ", ".join(f"{name} {kind}" for name, (kind, _) in COLUMNS.items())
+    there = con.execute(
+        "select count(*) from duckdb_tables() where database_name = current_database() and schema_name = 'raw' and table_name = ?", [table]
+    ).fetchone()
+    if there and there[0]:
+        return
+    con.execute(f"create table raw.{table} ({columns})")
+    con.execute(f"comment on table raw.{table} is 'Records as delivered: {table.replace('_', ' ')}'")
+    for name, (_, comment) in COLUMNS.items():
+        con.execute(f"comment on column raw.{table}.{name} is '{comment.replace(chr(39), chr(39) * 2)}'")
+
+
+def merge(con: duckdb.DuckDBPyConnection, obj: LandedObject, table: str, *, source: str, run_id: str, now: datetime, whole: bool) -> Counts:
+    """Bring `landed` into raw.`table` and leave `delta` (id, parent_id, outcome) behind, one row per record that is not unchanged.
+
+    whole: `landed` is everything that the CRM has, so that what is absent is gone. A record older than the one here is left
+    alone, unless the whole was read: searches of HubSpot are behind its writes at times.
+    """
+    ensure_table(con, table)
+    con.execute("set variable raw_source = $1", [source])
+    con.execute(f"""
+        create or replace temp table delta as
+        select l.id, l.parent_id,
+               case when r.id is null then 'inserted'
+                    when l.is_deleted and not r.is_deleted then 'deleted'
+                    when l.is_deleted is distinct from r.is_deleted then 'changed'
+                    when l.payload::varchar is not distinct from r.payload::varchar and l.modified_at is not distinct from r.modified_at then 'unchanged'
+                    when json_merge_patch(l.payload, {NO_STAMPS})::varchar = json_merge_patch(r.payload, {NO_STAMPS})::varchar then 'echoed'
+                    else 'changed' end as outcome,
+               if(l.is_deleted, coalesce(l.deleted_at, if(r.is_deleted, r.deleted_at, NULL)), NULL) as deleted_at
+        from landed l
+        left join raw.{table} r on r.source = getvariable('raw_source') and r.id = l.id
+        where {"true" if whole or obj.mode == "full" else "r.id is null or not coalesce(l.modified_at < r.modified_at, false)"}
+    """)
+    counts = Counts(**dict(con.execute("select outcome, count(*) from delta group by outcome").fetchall()))
+    con.execute("delete from delta where outcome = 'unchanged'")
+    if counts.inserted + counts.changed + counts.echoed + counts.deleted:
+        con.execute(f"delete from raw.{table} r using delta d where r.source = getvariable('raw_source') and r.id = d.id and d.outcome <> 'inserted'")
+        con.execute(
+            f"""
+            insert into raw.{table} by name
+            select getvariable('raw_source') as source, l.id, l.parent_id, l.payload, l.modified_at, l.is_deleted,
+                   if(l.is_deleted, coalesce(d.deleted_at, $now), NULL) as deleted_at, $run_id as run_id, $now as landed_at
+            from landed l join delta d using (id)
+            """,
+            {"now": now, "run_id": run_id},
+        )
+    if whole and obj.shape.reader != HISTORY:
+        counts.deleted += _mark_absent(con, table, run_id=run_id, now=now)
+    return counts
+
+
+def _mark_absent(con: duckdb.DuckDBPyConnection, table: str, *, run_id: str, now: datetime) -> int:
+    gone = con.execute(f"""
+        insert into delta (id, parent_id, outcome)
+        select r.id, r.parent_id, 'deleted'
+        from raw.{table} r
+        where r.source = getvariable('raw_source') and not r.is_deleted and not exists (from landed l where l.id = r.id)
+    """).fetchone()
+    if not gone or not gone[0]:
+        return 0
+    con.execute(
+        f"""
+        update raw.{table} r set is_deleted = true, deleted_at = $now, run_id = $run_id, landed_at = $now
+        from delta d
+        where r.source = getvariable('raw_source') and r.id = d.id and not r.is_deleted and d.outcome = 'deleted'
+        """,
+        {"now": now, "run_id": run_id},
+    )
+    return int(gone[0])
+
+
+def mark_deleted(con: duckdb.DuckDBPyConnection, table: str, *, source: str, run_id: str, now: datetime) -> Counts:
+    """Apply a delete log: `landed` names ids and instants. Leaves `delta` behind, as `merge` does.
+
+    A record that was changed after the instant has been restored since, and stays.
+    """
+    ensure_table(con, table)
+    con.execute("set variable raw_source = $1", [source])
+    con.execute(f"""
+        create or replace temp table delta as
+        select r.id, r.parent_id, 'deleted' as outcome, l.deleted_at
+        from raw.{table} r join landed l on l.id = r.id
+        where r.source = getvariable('raw_source') and not r.is_deleted and not coalesce(r.modified_at > l.deleted_at, false)
+    """)
+    con.execute(
+        f"""
+        update raw.{table} r set is_deleted = true, deleted_at = coalesce(d.deleted_at, $now), run_id = $run_id, landed_at = $now
+        from delta d
+        where r.source = getvariable('raw_source') and r.id = d.id
+        """,
+        {"now": now, "run_id": run_id},
+    )
+    count = con.execute("select count(*) from delta").fetchone()
+    return Counts(deleted=int(count[0]) if count else 0)
