@@ -148,7 +148,10 @@ def derive(
     if rates_moved:
         _convert_others(con, settings, now=now)
         done("other sources")
-    con.execute("update core.source set derivation = $1::json where source = $2", [settings.document(), settings.source])
+    con.execute(
+        "update core.source set derivation = $1::json, business_timezone = $2, home_currency = $3 where source = $4",
+        [settings.document(), settings.business.timezone, settings.business.currency, settings.source],
+    )
     return outcome
 
 

@@ -186,7 +186,7 @@ def _note_source(run: _Loading) -> None:
         select $source as source, $crm as crm, coalesce($org_id, old.org_id) as org_id, coalesce($timezone, old.timezone) as timezone,
                coalesce($currency, old.currency) as currency,
                coalesce($month, old.fiscal_year_start_month)::integer as fiscal_year_start_month,
-               coalesce($url, old.record_url) as record_url, old.derivation, coalesce(old.first_synced_at, $now) as first_synced_at,
+               old.business_timezone, old.home_currency, coalesce($url, old.record_url) as record_url, old.derivation, coalesce(old.first_synced_at, $now) as first_synced_at,
                $now as last_synced_at
         from (select 1) left join (from core.source where source = $source) old on true
         """,

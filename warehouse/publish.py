@@ -1,0 +1,99 @@
+"""The copy for BI tools: the same schemas but raw, compact, with every comment, put in place in one step.
+
+The private file is never opened a second time: the copy is written by attaching it to the connection that is open. Readers of
+the file before keep what they have until they open it again, because a rename leaves their file alone.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+
+from warehouse.errors import WarehouseError
+from warehouse.migrate import SCHEMAS, definitions, describe
+
+# A storage version that drivers of several years can read.
+STORAGE = "v1.0.0"
+# Rows that are read together lie together: history by time, the rest by what people filter on.
+ORDER = {
+    "core.opportunity": "source, opportunity_id",
+    "core.opportunity_version": "valid_from, opportunity_key",
+    "core.stage_event": '"at", opportunity_key',
+    "bi.pipeline_snapshot": "snapshot_date, source, pipeline, stage",
+}
+
+
+def publish(con: duckdb.DuckDBPyConnection, target: Path, *, now: datetime) -> Path:
+    """Replace `target` by a fresh copy of core, quality, ops and bi. Returns `target`.
+
+    A publish that fails, or is killed, leaves the old file in place. Raises WarehouseError when `target` cannot be written.
+    """
+    target = Path(target).absolute()
+    part = target.with_name(target.name + ".part")
+    con.execute("insert into ops.publication (as_of, published_at) values ($1, $2)", [now, datetime.now(UTC)])
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove(part)
+        _write(con, part)
+        _sync(part)
+        part.replace(target)
+        _sync(target.parent)
+    except (OSError, duckdb.IOException) as error:
+        _remove(part)
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
+        raise WarehouseError(
+            f"cannot be written: {why}.", path=target, fix="Check [warehouse] published, its directory's rights and the room on the disk."
+        ) from error
+    return target
+
+
+def _write(con: duckdb.DuckDBPyConnection, part: Path) -> None:
+    own = con.execute("select current_database()").fetchone()
+    private = own[0] if own else "plumbline"
+    # A connection of its own to the same open database: `use` below must not move the caller's.
+    copy = con.cursor()
+    try:
+        copy.execute("set timezone = 'UTC'")
+        copy.execute(f"attach {_literal(str(part))} as published (storage_version {_literal(STORAGE)})")
+        try:
+            copy.execute("use published")
+            for schema in SCHEMAS:
+                if schema != "raw":
+                    copy.execute(f"create schema if not exists {schema}")
+            for table in definitions("table"):
+                copy.execute(table.sql)
+                order = f" order by {ORDER[table.name]}" if table.name in ORDER else ""
+                copy.execute(f'insert into published.{table.name} by name from "{private}".{table.name}{order}')
+                describe(copy, table)
+            for view in definitions("view"):
+                copy.execute(view.sql)
+                describe(copy, view)
+            copy.execute(f'use "{private}"')
+        finally:
+            with suppress(duckdb.Error):
+                copy.execute(f'use "{private}"')
+            copy.execute("detach published")
+    finally:
+        copy.close()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(part: Path) -> None:
+    for path in (part, part.with_name(part.name + ".wal")):
+        with suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
