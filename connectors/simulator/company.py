@@ -358,7 +358,8 @@ def _who(
     """By deal: owner (0: nobody), who acts when the owner cannot, creator, and the owner before a handover (0: none)."""
     n = len(deals)
     manager = FIRST_MANAGER + deals.team
-    nobody = np.where(rng.random(n) < 0.5, OTHER_INTEGRATION, QUEUE if kind == "salesforce" else 0)
+    # In Salesforce somebody always owns a deal, if only an integration or a queue's user; in HubSpot it may be nobody.
+    nobody = np.where(rng.random(n) < 0.5, OTHER_INTEGRATION, QUEUE) if kind == "salesforce" else np.zeros(n, np.int64)
     owner = np.where(deals.owner >= 0, people.seller[deals.owner], nobody)
     first = np.searchsorted(sellers.team, np.arange(6))
     other = first[deals.team] + (rng.random(n) * (first[deals.team + 1] - first[deals.team])).astype(np.int64)
