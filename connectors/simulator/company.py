@@ -217,13 +217,8 @@ def _reference(con: duckdb.DuckDBPyConnection, kind: Kind, now: datetime, calend
         )
         con.unregister("_rate")
     con.execute("create table company.team (team varchar, region varchar)")
-    con.executemany("insert into company.team values (?, ?)", [(team, _region(team)) for team, _, _ in words()["teams"]])
-
-
-def _region(team: str) -> str:
-    return {"DACH": "Central Europe", "UK & US": "Anglo", "Nordics": "Northern Europe", "Partners": "South and East"}.get(
-        team, "Western Europe"
-    )
+    regions = [(team, words()["countries"][countries[0]]["region"]) for team, countries, _ in words()["teams"]]
+    con.executemany("insert into company.team values (?, ?)", regions)
 
 
 def _stages(con: duckdb.DuckDBPyConnection, kind: Kind) -> tuple[StagePlan, Pipelines]:
@@ -431,16 +426,17 @@ def _account_rows(
     )
     countries = words()["countries"]
     con.execute(
-        """create temp table country (country_no integer, country varchar, currency varchar, form varchar, cities varchar[],
-             stems varchar[], first varchar[], last varchar[])"""
+        """create temp table country (country_no integer, country varchar, region varchar, currency varchar, form varchar,
+             cities varchar[], stems varchar[], first varchar[], last varchar[])"""
     )
     order = [c for _, team, _ in words()["teams"] for c in team]
     con.executemany(
-        "insert into country values (?, ?, ?, ?, ?, ?, ?, ?)",
+        "insert into country values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (i, c, _currency(countries[c]["currency"], kind), *(countries[c][k] for k in ("form", "cities", "stems", "first", "last")))
+            (i, c, countries[c]["region"], _currency(countries[c]["currency"], kind),
+             *(countries[c][k] for k in ("form", "cities", "stems", "first", "last")))
             for i, c in enumerate(order)
-        ],
+        ],  # fmt: skip
     )
     con.execute("create temp table industry (industry_no integer, industry varchar, nouns varchar[])")
     con.executemany("insert into industry values (?, ?, ?)", [(i, name, nouns) for i, (name, nouns) in enumerate(industries)])
@@ -448,7 +444,7 @@ def _account_rows(
         """
         create table company.account as
         with named as (
-            select a.account_id, a.employees, i.industry, c.country, c.currency, c.form, a.owner_id, a.created_by, a."at",
+            select a.account_id, a.employees, i.industry, c.country, c.region, c.currency, c.form, a.owner_id, a.created_by, a."at",
                    c.cities[1 + a.r % len(c.cities)] as city,
                    c.stems[1 + (a.r // 16) % len(c.stems)] || ' ' || i.nouns[1 + (a.r // 1024) % len(i.nouns)] as base
             from _account a
@@ -465,7 +461,7 @@ def _account_rows(
                case when nth = 1 then base || ' ' || form
                     when nth_in_city = 1 then base || ' ' || city || ' ' || form
                     else base || ' ' || city || ' ' || nth_in_city || ' ' || form end as name,
-               industry, employees::integer as employees, null::varchar as website, country, city, currency,
+               industry, employees::integer as employees, null::varchar as website, country, region, city, currency,
                owner_id::integer as owner_id, make_timestamptz("at") as created_at, created_by::integer as created_by
         from numbered order by account_id
         """
@@ -554,7 +550,7 @@ def _deal_rows(
         with numbered as (select *, row_number() over (order by position) - 1 as pipeline_no from company.pipeline),
         teams as (select rowid as team_no, region from company.team),
         filled as (
-            select d.*, a.name as account_name, a.currency as account_currency, p.pipeline, p.kind, t.region,
+            select d.*, a.name as account_name, a.currency as account_currency, p.pipeline, p.kind, coalesce(a.region, t.region) as region,
                    {_list(w["products"])}[1 + r % {len(w["products"])}] as product
             from _deal d join numbered p using (pipeline_no) join teams t using (team_no)
             left join company.account a on a.account_id = d.account_id
