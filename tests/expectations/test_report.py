@@ -295,7 +295,10 @@ def test_findings_table_is_limited_and_says_how_many_more(tmp_path):
     assert n > 500
     assert len(shown.tables["findings-t"]) == 501
     assert f"{n - 500:,} more findings" in shown.text("findings")
-    assert "from bi.finding" in shown.text("findings")
+    con.execute((sample.TABLES.parent / "views" / "bi" / "finding.sql").read_text())
+    copied = re.search(r"copy \((.*?)\) to 'findings.csv'", shown.text("findings"))
+    assert copied
+    assert len(con.execute(copied[1]).fetchall()) == n
 
 
 def test_times_are_in_the_business_zone(con, shown, tmp_path):
