@@ -72,6 +72,7 @@ class Client:
             session=self.session,
             version=f"{self.version}.0",
         )
+        self._sf.base_url = f"https://{urlsplit(self.settings.instance_url).netloc}{self.data}/"  # it loses the brackets of IPv6 hosts
 
     def _choose_version(self) -> int:
         """The configured version, else the newest that org and client share. The list of versions needs no token and is no
