@@ -202,13 +202,14 @@ class _Pulling:
             client.object = "deals.archived"
             started = client.clock
             in_bin: set[str] = set()
+            losers: set[str] = set()
             listing = Listing(client, DEALS, names, history=DEALS.history if since is None else ())
             for record in self._counted(listing.read(archived=True), "archived deals"):
+                losers |= _losers(record)
                 in_bin.add(_land(record, archive, history))
 
             client.object = "deals"
             landed: set[str] = set()
-            losers: set[str] = set()
             cut: list[str] = []
             found, notice = self._all_deals(names) if since is None else (self._changed_deals(since, names, known, in_bin, newest), None)
             for record in self._counted(found, "deals"):

@@ -137,7 +137,7 @@ def batch_read(
     try:
         answer = client.post(path, body)
     except Refusal as refusal:
-        if refusal.status == 404:  # none of them exists
+        if refusal.category == "OBJECT_NOT_FOUND":  # none of them exists
             return []
         raise client.protocol_error(refusal) from None
     asked = set(ids)
@@ -219,21 +219,21 @@ def vanished(client: Client, obj: CrmObject, believed: Collection[str]) -> set[s
     found by a later run.
     """
     ids = sorted((key for key in believed if key.isdigit()), key=int)
-    if not ids or count(client, obj) in (len(ids), None):
+    total = count(client, obj) if ids else None
+    if total is None or total == len(ids):
         return set()
     counts_left = max(20, len(ids) // PAGE)
     gone: set[str] = set()
-    doubtful = [ids]
+    doubtful = [(ids, total)]
     while doubtful:
-        part = doubtful.pop()
-        if len(part) > PAGE and counts_left > 0:
-            half = len(part) // 2
-            for side in (part[:half], part[half:]):
-                counts_left -= 1
-                if count(client, obj, (side[0], side[-1])) != len(side):
-                    doubtful.append(side)
-        else:
+        part, counted = doubtful.pop()
+        if len(part) <= PAGE or counts_left == 0:
             gone |= set(part) - existing(client, obj, part)
+            continue
+        low, high = part[: len(part) // 2], part[len(part) // 2 :]
+        counts_left -= 1
+        below = count(client, obj, (low[0], low[-1])) or 0
+        doubtful += [(side, number) for side, number in ((low, below), (high, counted - below)) if number != len(side)]
     return gone
 
 

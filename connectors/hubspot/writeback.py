@@ -68,6 +68,8 @@ def _written(client: Client, batch: list[Input]) -> Iterator[list[Outcome]]:
     try:
         answer = client.post(client.paths.objects(DEALS.name) + "/batch/update", {"inputs": batch})
     except Refusal as refusal:
+        if refusal.status == 404 and refusal.category != "OBJECT_NOT_FOUND":  # the path, not the deals
+            raise client.protocol_error(refusal) from None
         yield from _refused(client, batch, refusal)
         return
     results = answer.get("results")

@@ -51,7 +51,7 @@ class Believed:
         gone |= {line["id"]: {} for line in lines(directory, "deals.gone")}
         if manifest(directory, "deals")["complete"]:
             gone |= {key: {} for key in self.live.keys() - landed.keys() if key not in gone}
-        for key, properties in list(self.live.items()):
+        for key, properties in [*self.live.items(), *gone.items()]:
             for loser in filter(None, (properties.get("hs_merged_object_ids") or "").split(";")):
                 self.merged_into[loser] = key
                 gone[loser] = {}
@@ -65,6 +65,12 @@ class Believed:
         for obj in pull["objects"]:
             if mark := manifest(directory, obj)["watermark"]:
                 self.watermarks[obj] = datetime.fromisoformat(mark)
+
+    def survivor(self, key: str) -> str:
+        """The deal that `key` is today. A deal merged twice stands on the survivor in between as well."""
+        while key in self.merged_into:
+            key = self.merged_into[key]
+        return key
 
     def _associate(self, key: str, inline: Line) -> None:
         self.contacts[key] = {one["id"] for one in inline.get("contacts", {}).get("results", [])}

@@ -1,0 +1,598 @@
+"""Pulls from a simulated portal: after each one, what the landed files say is what the portal holds."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hubspot_landing import Believed, lines, manifest
+
+from connectors import hubspot
+from connectors.errors import CrmAuthError, CrmPermissionError, CrmQuotaError
+from connectors.http import RetryPolicy
+from connectors.hubspot import client as client_module
+from connectors.hubspot import extract
+from connectors.hubspot.settings import HubSpotSettings
+from connectors.landing import Pull
+from connectors.simulator.clock import SimClock
+from connectors.simulator.faults import Faults
+from connectors.simulator.http import serve
+from connectors.simulator.hubspot import HubSpotPortal
+
+NOW = datetime(2026, 11, 23, 6, 0, tzinfo=UTC)
+OWNED = ("dealname", "amount", "dealstage", "pipeline", "hubspot_owner_id", "closedate", "hs_next_step", "hs_lastmodifieddate")
+
+
+class Night:
+    """A portal, its server, and a warehouse that believes what is pulled."""
+
+    def __init__(self, tmp_path: Path, **settings: Any) -> None:
+        self.clock, self.faults = SimClock(NOW), Faults()
+        self.clock.freeze()
+        self.portal = HubSpotPortal(None, self.clock, self.faults)
+        self.portal.limits.lift()
+        self.app = self.portal.app()
+        self.server = serve(self.app)
+        self.landing, self.known = tmp_path / "landing", tmp_path / "known.ndjson"
+        given = {"name": "inbound", "crm": "hubspot", "base_url": self.server.url, "access_token": "demo-token", "overlap_minutes": 15}
+        self.settings = HubSpotSettings(**{**given, **settings})
+        self.believed, self.number = Believed(), 0
+
+    def pull(self, *, full: bool = False, known: bool = True) -> Pull:
+        """One pull, taken in when it succeeds."""
+        self.number += 1
+        self.app.state.requests.clear()
+        pulled = hubspot.pull(
+            self.settings, run_id=f"run-{self.number}", landing=self.landing, since=dict(self.believed.watermarks), full=full,
+            known=self.believed.write_known(self.known) if known else None,
+        )
+        self.believed.take(self.directory)
+        return pulled
+
+    @property
+    def directory(self) -> Path:
+        return self.landing / "inbound" / f"run-{self.number}"
+
+    def landed(self, obj: str = "deals") -> list[str]:
+        return [line["id"] for line in lines(self.directory, obj)]
+
+    def calls(self) -> dict[str, int]:
+        return dict(self.app.state.requests.counts)
+
+    def next_day(self) -> None:
+        self.clock.advance(timedelta(days=1))
+
+    def deals(self, number: int, **more: Any) -> list[str]:
+        return [
+            self.portal.create("deals", {"dealname": f"Deal {n}", "amount": str(1000 + n), "dealstage": "qualifiedtobuy", **more})
+            for n in range(number)
+        ]
+
+    def last_deal(self) -> str:
+        """A deal some hours later than the others, so that the overlap holds it alone."""
+        self.clock.advance(timedelta(hours=3))
+        return self.deals(1)[0]
+
+    def check(self, *, links: bool = True) -> None:
+        """Everything that is believed is so."""
+        rows = self.portal.rows("select _id, _archived_at, _merged_into from object_deals")
+        live = {str(key) for key, archived, merged in rows if archived is None and merged is None}
+        assert self.believed.live.keys() == live
+        assert {str(key) for key, archived, merged in rows if archived and not merged} <= self.believed.deleted.keys()
+        into = {str(key): str(merged) for key, _, merged in rows if merged}
+        for loser, survivor in into.items():
+            while survivor in into:
+                survivor = into[survivor]
+            if survivor in live:
+                assert self.believed.survivor(loser) == survivor
+        for key in live:
+            truth = self.portal.get("deals", key, OWNED)
+            assert truth == {name: self.believed.live[key].get(name) for name in OWNED}, key
+        if not links:
+            return
+        linked = self.portal.rows("select from_id, to_type, to_id, type_id from association where from_type = 'deals' and not hidden")
+        for key in live:
+            if self.believed.live[key].get("hs_is_closed") == "true":
+                continue  # people change the contacts of open deals; those of closed ones are read with their next change
+            assert self.believed.contacts[key] == {str(to) for deal, kind, to, _ in linked if str(deal) == key and kind == "contacts"}
+            primary = [str(to) for deal, kind, to, number in linked if str(deal) == key and kind == "companies" and number == 5]
+            assert self.believed.company[key] == (primary[0] if primary else None)
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches need no pace here, and nobody is waited for."""
+    monkeypatch.setattr(client_module, "SEARCHES_PER_SECOND", 10_000)
+    monkeypatch.setattr(client_module, "PER_10S", 100_000)
+    monkeypatch.setattr(client_module, "POLICY", RetryPolicy(tries=8, sleep=lambda seconds: None))
+
+
+@pytest.fixture
+def nights(tmp_path: Path) -> Iterator[Callable[..., Night]]:
+    made: list[Night] = []
+
+    def make(**settings: Any) -> Night:
+        made.append(Night(tmp_path / str(len(made)), **settings))
+        return made[-1]
+
+    (tmp_path / "0").mkdir()
+    (tmp_path / "1").mkdir()
+    yield make
+    for night in made:
+        night.server.stop()
+        night.portal.close()
+
+
+@pytest.fixture
+def night(nights: Callable[..., Night]) -> Night:
+    return nights()
+
+
+# What lands -----------------------------------------------------------------------------------------------------------
+
+
+def test_first_sync_lands_the_whole_portal(night: Night) -> None:
+    owner = night.portal.add_owner("ann@acme.test", "Ann", "Berg", team=("12", "North"))
+    night.portal.deactivate_owner(night.portal.add_owner("bob@acme.test", "Bob", "Carr"))
+    company = night.portal.create("companies", {"name": "Acme", "industry": "SOFTWARE", "numberofemployees": "12"})
+    contact = night.portal.create("contacts", {"email": "kim@acme.test"})
+    links = [("contacts", contact), ("companies", company, "Primary")]
+    deal = night.portal.create("deals", {"dealname": "First", "amount": "100", "hubspot_owner_id": owner}, links)
+    others = night.deals(120)
+    night.portal.archive("deals", others[0])
+    night.clock.advance(timedelta(hours=1))
+    night.portal.update("deals", deal, {"amount": "250.50"})
+
+    pulled = night.pull()
+
+    night.check()
+    assert pulled.full and pulled.objects == [
+        "account", "owners", "pipelines", "properties", "deals", "deals.archived", "deals.gone", "deals.history",
+        "deals.associations", "companies",
+    ]
+    assert pulled.org == {
+        "org_id": "146210337", "timezone": "Europe/Berlin", "currency": "EUR",
+        "record_url": "https://app-eu1.hubspot.com/contacts/146210337/record/0-3/{id}",
+    }
+    assert pulled.calls == sum(night.calls().values())
+    first = next(line for line in lines(night.directory, "deals") if line["id"] == deal)
+    assert first["properties"]["amount"] == "250.50"
+    assert all(value is None or isinstance(value, str) for value in first["properties"].values())
+    assert "propertiesWithHistory" not in first
+    past = night.believed.history[deal]
+    assert [version["value"] for version in past["amount"]] == ["250.50", "100"]
+    assert past.keys() >= {"dealstage", "closedate", "hs_next_step", "hubspot_owner_id", "pipeline"}
+    assert night.believed.history.keys() == {deal, *others}  # archived ones have a past too
+    assert [line["archived"] for line in lines(night.directory, "owners")] == [False, True]
+    stages = [stage["id"] for line in lines(night.directory, "pipelines") for stage in line["stages"]]
+    assert "qualifiedtobuy" in stages
+    assert [line["properties"]["name"] for line in lines(night.directory, "companies")] == ["Acme"]
+
+    deals = manifest(night.directory, "deals")
+    assert deals["complete"] and deals["mode"] == "full" and deals["cursor"] == "hs_lastmodifieddate"
+    assert night.believed.watermarks["deals"] == night.clock.now()
+    fields = {field["name"]: field for field in deals["fields"]}
+    assert fields["plumbline_status"]["custom"] and not fields["amount"]["custom"]
+    assert fields["weighted_amount"]["calculated"] and "hs_v2_date_entered_current_stage" in fields
+    assert set(first["properties"]) >= {"weighted_amount", "hs_v2_date_entered_current_stage", "plumbline_score"}
+
+
+def test_a_night_without_changes_asks_little_and_lands_its_overlap(night: Night) -> None:
+    night.deals(210)
+    last = night.last_deal()
+    newest = night.clock.now()
+    night.pull()
+    night.next_day()
+    pulled = night.pull()
+    night.check()
+    assert not pulled.full and night.landed() == [last]
+    # account, 2 x owners, pipelines, properties, archived, search, batch read, count, 2 x associations, search of companies
+    assert pulled.calls == 12
+    assert night.believed.watermarks["deals"] == newest
+
+
+def test_an_empty_portal(night: Night) -> None:
+    night.pull()
+    assert "deals" not in night.believed.watermarks
+    night.next_day()
+    night.deals(3)
+    night.pull()
+    night.check()
+
+
+def test_an_unfinished_pull_is_recognised(night: Night) -> None:
+    night.deals(3)
+    night.faults.arm("daily_limit", after=6)
+    with pytest.raises(CrmQuotaError):
+        night.pull()
+    assert not (night.directory / "pull.json").exists()
+    assert not (night.directory / "deals" / "manifest.json").exists()
+
+
+# What changes ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_changed_day(night: Night) -> None:
+    company = night.portal.create("companies", {"name": "Acme"})
+    night.clock.advance(timedelta(hours=1))
+    other = night.portal.create("companies", {"name": "Other"})
+    contact = night.portal.create("contacts", {"email": "kim@acme.test"})
+    keys = night.deals(30)
+    night.portal.associate("deals", keys[1], "contacts", contact)
+    night.portal.associate("deals", keys[1], "companies", company, "Primary")
+    night.portal.archive("deals", keys[2])
+    night.portal.archive("deals", keys[3])
+    last = night.last_deal()
+    night.pull()
+    night.next_day()
+
+    night.portal.update("deals", keys[0], {"amount": None, "dealstage": "closedwon"})
+    night.portal.dissociate("deals", keys[1], "contacts", contact)
+    night.portal.associate("deals", keys[1], "companies", other, "Primary")
+    night.portal.associate("deals", keys[4], "contacts", contact)
+    night.portal.restore("deals", keys[2])
+    night.portal.restore("deals", keys[3])
+    night.portal.update("deals", keys[3], {"amount": "7"})
+    night.portal.archive("deals", keys[5])
+    night.portal.update("deals", keys[6], {"amount": "8"})
+    night.portal.archive("deals", keys[6])
+    night.portal.purge("deals", keys[7])
+    night.portal.merge("deals", keys[8], keys[9])
+    night.portal.add_property("deals", "budget_holder", "string", "text", "Budget holder")
+    night.portal.update("deals", keys[10], {"budget_holder": "Kim"})
+    stage = night.portal.add_stage("default", "Security review", 0.5)
+    night.portal.update("deals", keys[11], {"dealstage": stage})
+    night.portal.update("companies", company, {"name": "Acme Ltd"})
+    new = night.deals(2)
+
+    night.pull()
+
+    night.check()
+    assert set(night.landed()) == {keys[n] for n in (0, 2, 3, 8, 10, 11)} | {last, *new}
+    assert night.landed("deals.gone") == [keys[7]]
+    assert night.believed.live[keys[10]]["budget_holder"] == "Kim"
+    assert "budget_holder" in {field["name"] for field in manifest(night.directory, "deals")["fields"]}
+    assert [version["value"] for version in night.believed.history[keys[0]]["amount"]][0] == ""
+    assert night.believed.history[keys[6]]["amount"][0]["value"] == "8"  # archived on the day it changed
+    assert [line["properties"]["name"] for line in lines(night.directory, "companies")] == ["Acme Ltd", "Other"]
+
+    changed = set(night.landed())
+    night.next_day()
+    night.pull()
+    night.check()
+    assert set(night.landed()) <= changed  # the overlap
+    assert night.landed("deals.gone") == []
+
+
+def test_a_merge_that_makes_a_new_record_retires_both(night: Night) -> None:
+    keys = night.deals(3)
+    night.pull()
+    night.next_day()
+    night.portal.merge_makes_new_record = True
+    survivor = night.portal.merge("deals", keys[0], keys[1])
+    night.pull()
+    night.check()
+    assert survivor not in keys
+    assert night.believed.merged_into == {keys[0]: survivor, keys[1]: survivor}
+    assert night.landed("deals.gone") == []
+
+
+def test_a_full_pull_misses_what_is_gone(night: Night) -> None:
+    keys = night.deals(5)
+    night.pull()
+    night.portal.purge("deals", keys[0])
+    night.pull(full=True)
+    night.check()
+    assert keys[0] in night.believed.deleted
+
+
+def test_gone_deals_are_found_among_many_by_counting(night: Night) -> None:
+    _bulk(night, 3000)
+    night.last_deal()
+    night.pull()
+    night.next_day()
+    ids = sorted(night.believed.live)
+    gone = {ids[17], ids[1800]}
+    for key in gone:
+        night.portal.purge("deals", key)
+    night.pull()
+    assert set(night.landed("deals.gone")) == gone
+    night.check()
+    searches = night.calls()["POST /crm/v3/objects/{object_type}/search"]
+    assert searches <= 2 + 11  # of 30 calls to read every id; 100,000 deals would be 1,000 calls, or 23 searches
+
+
+def test_most_deals_vanishing_at_once_is_not_believed(night: Night) -> None:
+    _bulk(night, 300)
+    night.pull()
+    night.next_day()
+    night.portal.rows("delete from object_deals where _id % 3 <> 0")
+    with pytest.raises(CrmPermissionError, match="--full"):
+        night.pull()
+    night.pull(full=True)
+    night.check()
+
+
+def test_deals_deleted_long_ago_are_not_asked_for_any_more(night: Night) -> None:
+    keys = night.deals(2)
+    night.portal.archive("deals", keys[0])
+    night.last_deal()
+    night.pull()
+    night.portal.purge("deals", keys[0])
+    night.next_day()
+    batch_read = "POST /crm/v3/objects/{object_type}/batch/read"
+    for deleted_at, asked in ((None, 1), ("2026-11-01T00:00:00+00:00", 1), ("2026-06-01T00:00:00+00:00", 0)):
+        known = night.believed.write_known(night.known, deleted_at=deleted_at)
+        night.app.state.requests.clear()
+        night.number += 1
+        since = night.believed.watermarks
+        hubspot.pull(night.settings, run_id=f"run-{night.number}", landing=night.landing, since=since, known=known)
+        assert night.calls()[batch_read] == 1 + asked, deleted_at  # one for the overlap
+
+
+# Stamps ---------------------------------------------------------------------------------------------------------------
+
+
+def _bulk(night: Night, number: int) -> None:
+    """Many deals of one stamp, put in as rows."""
+    first = int(night.deals(1)[0])
+    night.portal.rows(
+        f"insert into object_deals by name select o.* replace (_id + 1000000 + n as _id) from object_deals o, range(1, {number}) r(n) where _id = {first}"
+    )
+
+
+def test_more_changes_on_one_stamp_than_search_can_page(night: Night) -> None:
+    night.deals(1)
+    night.pull()
+    night.next_day()
+    _bulk(night, 10_300)
+    night.pull()
+    assert len(night.landed()) == len(set(night.landed())) == 10_301
+    assert night.calls()["POST /crm/v3/objects/{object_type}/search"] == 52 + 1  # and the count
+    night.check(links=False)
+
+
+def test_what_search_has_not_noticed_yet_comes_the_night_after(night: Night) -> None:
+    keys = night.deals(5)
+    night.last_deal()
+    night.pull()
+    night.next_day()
+    night.portal.index_lag = 600
+    night.portal.update("deals", keys[0], {"amount": "1"})
+    night.clock.advance(timedelta(seconds=30))
+    night.portal.archive("deals", keys[1])
+    new = night.deals(1)
+    night.portal.index_lag = 0
+    night.pull()
+    assert keys[1] in night.believed.deleted  # the listing of archived deals does not lag
+    assert keys[0] not in night.landed() and new[0] not in night.landed()
+    night.next_day()
+    night.pull()
+    night.check()
+
+
+def test_a_change_that_is_visible_late_is_within_the_overlap(night: Night) -> None:
+    keys = night.deals(5)
+    night.last_deal()
+    night.pull()
+    night.next_day()
+    night.faults.arm("late_commit", seconds=300)
+    night.portal.update("deals", keys[0], {"amount": "1"})
+    night.clock.advance(timedelta(seconds=60))
+    night.portal.update("deals", keys[1], {"amount": "2"})
+    night.pull()
+    assert keys[0] not in night.landed() and keys[1] in night.landed()
+    night.clock.advance(timedelta(seconds=600))
+    night.pull()
+    night.check()
+
+
+def test_the_watermark_is_never_later_than_the_portals_clock_or_its_newest_stamp() -> None:
+    early, late = NOW, NOW + timedelta(hours=2)
+    assert extract._watermark(None, late, early) == early  # a clock that is fast
+    assert extract._watermark(None, early, late) == early  # records that changed while we read
+    assert extract._watermark(None, late, None) is None  # nothing there, nothing promised
+    assert extract._watermark(early, late, None) == early
+    assert extract._watermark(late, late, early) == late  # only the overlap was seen again
+    assert extract._watermark(None, None, early) == early
+
+
+def test_everything_comes_when_the_portal_moves_while_it_is_read(night: Night) -> None:
+    """A deal archived or restored between two calls is what it is after one more pull at the latest."""
+    keys = night.deals(160)
+    night.portal.archive("deals", keys[0])
+    night.portal.archive("deals", keys[150])
+    moves = [
+        lambda: night.portal.restore("deals", keys[0]), lambda: night.portal.archive("deals", keys[1]),
+        lambda: night.portal.restore("deals", keys[150]), lambda: night.portal.archive("deals", keys[155]),
+        lambda: night.portal.update("deals", keys[2], {"amount": "5"}), lambda: night.deals(1),
+    ]
+    original = client_module.Client._send
+
+    def send(self: Any, *args: Any) -> Any:
+        answer = original(self, *args)
+        if "/objects/deals" in args[1] and moves:
+            night.clock.advance(timedelta(seconds=1))
+            moves.pop(0)()
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client_module.Client, "_send", send)
+        night.pull()
+    assert not moves
+    night.clock.advance(timedelta(minutes=1))
+    night.pull()
+    night.check()
+
+
+# Wide portals ---------------------------------------------------------------------------------------------------------
+
+
+def test_hundreds_of_properties_do_not_make_an_address_too_long(night: Night) -> None:
+    for number in range(300):
+        night.portal.add_property("deals", f"custom_property_number_{number:04d}", "string", "text", f"Custom {number}")
+    contact = night.portal.create("contacts", {"email": "kim@acme.test"})
+    keys = night.deals(120, custom_property_number_0299="last")
+    night.portal.associate("deals", keys[0], "contacts", contact)
+    night.portal.archive("deals", keys[1])
+    night.pull()
+    night.check()
+    assert all(properties["custom_property_number_0299"] == "last" for properties in night.believed.live.values())
+    assert night.believed.history.keys() == set(keys)
+    assert max(len(call.path) for call in night.app.state.requests.calls) < 8000
+    night.next_day()
+    night.portal.update("deals", keys[2], {"custom_property_number_0000": "first"})
+    night.pull()
+    night.check()
+    assert keys[2] in night.landed()
+
+
+# Trouble --------------------------------------------------------------------------------------------------------------
+
+TROUBLE: dict[str, dict[str, Any]] = {
+    "429": {"kind": "status", "status": 429, "times": 3, "after": 4},
+    "429 with Retry-After": {"kind": "status", "status": 429, "times": 3, "after": 4, "headers": {"Retry-After": "1"}},
+    "503": {"kind": "status", "status": 503, "times": 4, "after": 5},
+    "dropped": {"kind": "drop", "times": 3, "after": 6},
+    "truncated": {"kind": "truncate", "times": 3, "after": 7},
+    "401": {"kind": "status", "status": 401, "times": 1, "after": 6},
+    "searches": {"kind": "status", "status": 500, "times": 2, "path": "/search"},
+    "batches": {"kind": "truncate", "times": 2, "path": "/batch/read"},
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLE)
+def test_trouble_on_the_way_loses_nothing(night: Night, trouble: str) -> None:
+    keys = night.deals(130)
+    last = night.last_deal()
+    night.faults.arm(**TROUBLE[trouble])
+    pulled = night.pull()
+    night.check()
+    night.next_day()
+    for key in keys[:60]:
+        night.portal.update("deals", key, {"amount": "1"})
+    night.portal.purge("deals", keys[70])
+    night.faults.clear()
+    night.faults.arm(**TROUBLE[trouble])
+    pulled = night.pull()
+    night.check()
+    assert pulled.calls == sum(night.calls().values())
+    assert len(night.landed()) == len({last, *night.landed()}) == 61
+
+
+def test_oauth_tokens_that_expire_in_the_middle(nights: Callable[..., Night]) -> None:
+    night = nights(access_token=None, client_id="plumbline-demo", client_secret="demo-secret", refresh_token="demo-refresh-token")
+    night.portal.access.access_token = None
+    night.deals(60)
+    night.pull()
+    night.check()
+    night.next_day()  # the token of yesterday is over, and a new client begins anew
+    for key in list(night.believed.live)[:55]:
+        night.portal.update("deals", key, {"amount": "3"})
+    original = client_module.Client._send
+    calls: list[str] = []
+
+    def send(self: Any, *args: Any) -> Any:
+        calls.append(args[1])
+        if len(calls) in (4, 9):
+            night.faults.arm("expire_tokens")
+        return original(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(client_module.Client, "_send", send)
+        night.pull()
+    night.check()
+    assert sum("/oauth/" in path for path in calls) == 3
+
+
+def test_a_wrong_token(nights: Callable[..., Night]) -> None:
+    night = nights(access_token="pat-wrong")
+    with pytest.raises(CrmAuthError):
+        night.pull()
+    assert sum(night.calls().values()) == 1
+
+
+@pytest.mark.parametrize(
+    ("scope", "obj"),
+    [("crm.objects.deals.read", "deals"), ("crm.objects.owners.read", "owners"), ("crm.objects.companies.read", "companies")],
+)
+def test_a_missing_scope(night: Night, scope: str, obj: str) -> None:
+    company = night.portal.create("companies", {"name": "Acme"})
+    key = night.deals(1)[0]
+    night.portal.associate("deals", key, "companies", company)
+    night.portal.access.scopes.discard(scope)
+    if obj == "deals":
+        with pytest.raises(CrmPermissionError, match=scope.replace(".", r"\.")):
+            night.pull()
+        return
+    night.pull()
+    assert night.landed() == [key]
+    assert night.landed(obj) == []
+    notice = manifest(night.directory, obj)["notice"]
+    assert scope in notice and not manifest(night.directory, obj)["complete"]
+
+
+# Any order of anything ------------------------------------------------------------------------------------------------
+
+
+def _live(night: Night) -> list[str]:
+    rows = night.portal.rows("select _id from object_deals where _archived_at is null and _merged_into is null order by 1")
+    return [str(row[0]) for row in rows]
+
+
+def _anything(night: Night, dice: random.Random, contacts: list[str], companies: list[str]) -> None:
+    """One thing that people do to a portal."""
+    portal, live = night.portal, _live(night)
+    archived = [str(row[0]) for row in portal.rows("select _id from object_deals where _archived_at is not null order by 1")]
+    key = dice.choice(live) if live else None
+    what = dice.randrange(11)
+    if key is None or what == 0:
+        night.deals(dice.randrange(1, 4))
+    elif what in (1, 2, 3):
+        portal.update("deals", key, {"amount": str(dice.randrange(9999)), "hs_next_step": dice.choice(["call", "", "sign"])})
+    elif what == 4:
+        portal.update("deals", key, {"dealstage": dice.choice(["closedwon", "closedlost", "contractsent", "qualifiedtobuy"])})
+    elif what == 5:
+        portal.archive("deals", key)
+    elif what == 6 and archived:
+        portal.restore("deals", dice.choice(archived))
+    elif what == 7 and len(live) > 3:
+        portal.merge_makes_new_record = dice.random() < 0.5
+        portal.merge("deals", *dice.sample(live, 2))
+    elif what == 8 and len(live) > 3:
+        portal.purge("deals", dice.choice(live + archived))
+    elif what == 9:
+        other = dice.choice([("contacts", dice.choice(contacts)), ("companies", dice.choice(companies), "Primary")])
+        portal.associate("deals", key, *other)
+    else:
+        kind, others = dice.choice([("contacts", contacts), ("companies", companies)])
+        portal.dissociate("deals", key, kind, dice.choice(others))
+
+
+def _schedule(night: Night, seed: int) -> None:
+    dice = random.Random(seed)
+    contacts = [night.portal.create("contacts", {"email": f"c{n}@acme.test"}) for n in range(4)]
+    companies = [night.portal.create("companies", {"name": f"Company {n}"}) for n in range(3)]
+    night.deals(12)
+    for _ in range(5):
+        for _ in range(dice.randrange(12)):
+            night.clock.advance(timedelta(seconds=dice.choice([0, 0, 0.001, 1, 7200])))
+            _anything(night, dice, contacts, companies)
+        night.pull(full=dice.random() < 0.1)
+        night.check()
+        night.clock.advance(timedelta(hours=dice.choice([0, 1, 24])))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_order_of_anything(night: Night, seed: int) -> None:
+    _schedule(night, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(100, 160))
+def test_any_order_of_anything_at_length(night: Night, seed: int) -> None:
+    _schedule(night, seed)
