@@ -314,7 +314,7 @@ def _associations(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]
         ),
         plain as (
             select id, [coalesce(c ->> '$.id', c ->> '$') for c in contacts] as contacts,
-                   [c ->> '$.id' for c in companies if c ->> '$.primary' = 'true'][:1] as primaries,
+                   [c ->> '$.id' for c in companies if (c ->> '$.primary') = 'true'][:1] as primaries,
                    [coalesce(c ->> '$.id', c ->> '$') for c in companies] as companies
             from lines
         )
@@ -353,7 +353,7 @@ def associations_of_deals(con: duckdb.DuckDBPyConnection) -> None:
         ),
         plain as (
             select id, [c ->> '$.id' for c in contact_rows] as contacts,
-                   list_distinct([c ->> '$.id' for c in company_rows if c ->> '$.type' = 'deal_to_company'])[:1] as primaries,
+                   list_distinct([c ->> '$.id' for c in company_rows if (c ->> '$.type') = 'deal_to_company'])[:1] as primaries,
                    [c ->> '$.id' for c in company_rows] as companies
             from deals
         )

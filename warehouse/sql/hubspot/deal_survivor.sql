@@ -3,7 +3,7 @@ create or replace temp table deal_survivor as
 with named as (
     select unnest(string_split(payload ->> '$.hs_merged_object_ids', ';')) as loser, id as survivor
     from raw.hubspot_deal semi join (select distinct id from touched_deal) t using (id)
-    where source = getvariable('source') and not is_deleted and payload ->> '$.hs_merged_object_ids' is not null
+    where source = getvariable('source') and not is_deleted and (payload ->> '$.hs_merged_object_ids') is not null
 ),
 remembered as (
     select opportunity_id as loser, split_part(merged_into, ':', 2) as survivor, deleted_at

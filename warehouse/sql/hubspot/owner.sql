@@ -11,5 +11,5 @@ select getvariable('source') || ':' || id as owner_key, getvariable('source') as
        coalesce(nullif(trim(concat_ws(' ', first_name, last_name)), ''), email) as name, email, not is_deleted as is_active,
        type = 'PERSON' and not list_contains(getvariable('integration_ids'), coalesce(user_id, '')) as is_seller,
        NULL::varchar as manager_id,
-       coalesce([t ->> '$.name' for t in teams if t ->> '$.primary' = 'true'][1], teams[1] ->> '$.name') as team
+       coalesce([t ->> '$.name' for t in teams if (t ->> '$.primary') = 'true'][1], teams[1] ->> '$.name') as team
 from owners;

@@ -17,5 +17,5 @@ select opportunity_id, "at", seq, close_date from told where "at" is not null an
 create or replace temp table next_step_told as
 select parent_id as opportunity_id, max(try_cast(payload ->> '$.CreatedDate' as timestamptz)) as "at"
 from raw.salesforce_opportunity_field_history semi join touched on touched.id = parent_id
-where source = getvariable('source') and payload ->> '$.Field' = 'NextStep'
+where source = getvariable('source') and (payload ->> '$.Field') = 'NextStep'
 group by parent_id;
