@@ -26,7 +26,7 @@ def check(run: Run) -> CheckResult:
         run_id=run.run_id,
         now=run.now,
         business_date=run.business_date,
-        timezone=run.timezone,
+        timezone=run.business.timezone,
         settings=run.settings.rules,
         progress=run.say,
     )

@@ -16,4 +16,12 @@ def report(run: Run, out: Path | None = None) -> Path:
     """Write the report into directory `out` (default: [report] path). Returns the path of its index.html."""
     from expectations.report import write_report
 
-    return write_report(run.con, out or run.settings.report.path, now=run.now, business_date=run.business_date)
+    business = run.business
+    return write_report(
+        run.con,
+        out or run.settings.report.path,
+        now=run.now,
+        business_date=business.date_of(run.now),
+        timezone=business.timezone,
+        currency=business.currency,
+    )

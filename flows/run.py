@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
 
 if TYPE_CHECKING:
     from flows.settings import Settings
+    from warehouse.business import Business
     from warehouse.connection import Warehouse
 
 Say = Callable[[str], None]
@@ -36,20 +36,16 @@ class Run:
         return self.warehouse.con
 
     @property
-    def timezone(self) -> str:
-        """The business time zone: as configured, else as the CRMs' organisations say, else UTC."""
+    def business(self) -> Business:
+        """Zone, currency and fiscal year: as configured, else as the CRMs' organisations say."""
         from warehouse.business import business_of
 
-        return business_of(self.con, **self.business_settings).timezone
-
-    @property
-    def business_settings(self) -> dict[str, Any]:
-        return self.settings.business.model_dump()
+        return business_of(self.con, **self.settings.business.model_dump())
 
     @property
     def business_date(self) -> date:
         """The day that rules call today."""
-        return self.now.astimezone(ZoneInfo(self.timezone)).date()
+        return self.business.date_of(self.now)
 
 
 def _silent(_: str) -> None:

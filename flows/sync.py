@@ -118,7 +118,7 @@ def load(run: Run, source: SourceSettings, pulled: Pull) -> list[dict[str, Any]]
         run.con,
         landing / run.run_id,
         now=run.now,
-        business=run.business_settings,
+        business=run.settings.business.model_dump(),
         stages=source.stages,
         fields=source.fields,
         integration_users=getattr(source, "integration_user_ids", ()),
