@@ -23,7 +23,7 @@ A rule says which deals it applies to, when a deal fails it, and when it cannot 
 | pass | it applies and the deal is in order |
 | fail | it applies and the deal is not: a finding |
 | not applicable | the rule has nothing to say about this deal or its stage |
-| unknown | it applies, but what it needs was not read, is not kept by this CRM or is too little to compare with; never a pass, never a failure |
+| unknown | it applies, but what it needs was not read or is too little to compare with; neither a pass nor a failure |
 | waived | it fails, and an administrator's waiver or a seller's snooze says that this is agreed for now |
 
 Open deals are judged, and deals closed in the last 90 days; deleted and merged ones are not. Days are whole days in the time zone of
@@ -82,14 +82,14 @@ The files in `expectations/suites` are Great Expectations suites in YAML, one pe
 |---|---|
 | `kwargs.applies_when` | SQL condition over the columns below: which deals the rule is about |
 | `kwargs.unknown_when` | list of `if` (a condition) and `because` (why such deals cannot be judged) |
-| `kwargs.fails_when` | SQL condition: TRUE fails, FALSE passes, NULL is unknown. Or a list of `code`, `if` and `text`: the deal fails if one of them holds |
+| `kwargs.fails_when` | SQL condition: TRUE fails, FALSE passes, NULL is unknown. Or a list of `code`, `if`, `text`: one that holds fails |
 | `meta.rule_id`, `title`, `mistake`, `fix` | the stable name, one sentence, the habit it catches, what clears it |
 | `meta.severity`, `severity_when` | critical, high, medium, low or info; and a list of `if` and `then`, the first that holds wins |
 | `meta.state`, `audience` | alert, observe or off; rep or admin |
 | `meta.thresholds` | numbers, numbers by stage (`"*"`: every other stage), true/false or lists of texts; `$name` in any SQL |
 | `meta.reference` | built-in values of a reference statistic |
-| `meta.message` | text with `{{expression}}` or `{{expression:format}}`; formats: days, money, number, date, percent. `$texts`: the texts of the parts that fail |
-| `meta.evidence` | name: SQL expression, kept with the finding. `$codes`: the codes of the parts that fail |
+| `meta.message` | text with `{{expression}}` or `{{expression:format}}` (days, money, number, date, percent). `$texts`: what fails |
+| `meta.evidence` | name: SQL expression, kept with the finding. `$codes`: of the parts that fail |
 | `meta.null_reason` | why a deal is unknown whose `fails_when` is NULL |
 | `meta.waivable` | false: neither waiver nor snooze helps |
 

@@ -180,8 +180,8 @@ def test_what_was_written_is_counted_once_more(con: duckdb.DuckDBPyConnection, m
     run(con)
     before = contents(con)
     # A finding that no verdict stands behind: as if another program had written to the table.
-    monkeypatch.setattr(findings_module, "_reconcile", lambda *_: con.execute(
-        "insert into quality.finding select * replace ('stray' as finding_id) from quality.finding where rule_id = 'no_contact'"))  # fmt: skip
+    stray = "insert into quality.finding select * replace ('stray' as finding_id) from quality.finding where rule_id = 'no_contact'"
+    monkeypatch.setattr(findings_module, "_reconcile", lambda *_: con.execute(stray))
     with pytest.raises(ReconciliationError, match="no_contact has 2 findings, counted 1"):
         run(con, now=NOW + NIGHT)
     con.execute("delete from quality.finding where finding_id = 'stray'")

@@ -119,7 +119,8 @@ def test_a_suite_of_rules_is_one_query_and_its_result_holds_its_own_conditions(
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     # Casts, percent signs, quotes and braces pass through SQLAlchemy as they are.
     rules = [
-        {"rule_id": f"r{i}", "applies_when": "strftime(day, '%Y') = '2026'", "unknown_because": "case when step is null then 'no ''step''' end",
+        {"rule_id": f"r{i}", "applies_when": "strftime(day, '%Y') = '2026'",
+         "unknown_because": "case when step is null then 'no ''step''' end",
          "fails_when": f"id % {i} = 0 and {{'a': id::varchar}}.a like '%{i % 10}%'", "waived_when": "stage = 'won'"}
         for i in range(2, 14)
     ]  # fmt: skip
