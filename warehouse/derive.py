@@ -37,9 +37,9 @@ TABLES = {
 # Fields with a column of their own: not repeated in `custom`.
 OWN_COLUMN = {
     "salesforce": (
-        "Id", "Name", "AccountId", "OwnerId", "RecordTypeId", "Type", "StageName", "IsClosed", "IsWon", "IsDeleted", "Amount", "CurrencyIsoCode",
-        "Probability", "ForecastCategoryName", "ForecastCategory", "CreatedDate", "CloseDate", "LastStageChangeDate", "Description", "NextStep",
-        "SystemModstamp",
+        "Id", "Name", "AccountId", "OwnerId", "RecordTypeId", "Type", "StageName", "IsClosed", "IsWon", "IsDeleted", "Amount",
+        "CurrencyIsoCode", "Probability", "ForecastCategoryName", "ForecastCategory", "CreatedDate", "CloseDate", "LastStageChangeDate",
+        "Description", "NextStep", "SystemModstamp",
     ),
     "hubspot": (
         "hs_object_id", "dealname", "amount", "amount_in_home_currency", "deal_currency_code", "closedate", "createdate", "hs_createdate",
@@ -332,8 +332,10 @@ def _count(con: duckdb.DuckDBPyConnection) -> raw.Counts:
 
 def _convert_others(con: duckdb.DuckDBPyConnection, settings: Settings, *, now: datetime) -> None:
     """Deals of other sources whose amounts are converted with rates, too: the rates may be this source's."""
-    others = con.execute("select source, derivation::varchar from core.source where source <> $1 and derivation is not null", [settings.source])
-    for source, document in others.fetchall():
+    others = con.execute(
+        "select source, derivation::varchar from core.source where source <> $1 and derivation is not null", [settings.source]
+    ).fetchall()
+    for source, document in others:
         other = replace(Settings.from_document(document), business=settings.business)
         prepare(con, other.crm)
         _set_variables(con, other, now=now)

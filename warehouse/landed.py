@@ -145,7 +145,8 @@ def stage(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]:
     Raises LandingError when the files do not hold the rows that the manifest counts: a load of half a file would delete deals.
     """
     reader = {
-        RECORD: _records, CRM_OBJECT: _crm_objects, DOCUMENT: _documents, HISTORY: _history, ASSOCIATIONS: _associations, DELETIONS: _deletions
+        RECORD: _records, CRM_OBJECT: _crm_objects, DOCUMENT: _documents, HISTORY: _history, ASSOCIATIONS: _associations,
+        DELETIONS: _deletions,
     }[obj.shape.reader]  # fmt: skip
     try:
         names = reader(con, obj)
@@ -239,7 +240,9 @@ def _crm_objects(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]:
     """HubSpot objects: `properties` is the record, everything in it is text or null."""
     if not obj.files:
         return _nothing(con)
-    source = _lines(obj, id="VARCHAR", properties="JSON", updatedAt="VARCHAR", archived="BOOLEAN", archivedAt="VARCHAR", associations="JSON")
+    source = _lines(
+        obj, id="VARCHAR", properties="JSON", updatedAt="VARCHAR", archived="BOOLEAN", archivedAt="VARCHAR", associations="JSON"
+    )
     names = [row[0] for row in con.execute(f"select distinct unnest(json_keys(properties)) as name from {source} order by name").fetchall()]
     payload = f"json_merge_patch('{{}}', to_json(json_transform(properties, {_literal(json.dumps(dict.fromkeys(names, 'VARCHAR')))})))"
     archived = "true" if obj.name.endswith(".archived") else "coalesce(archived, false)"
@@ -264,7 +267,8 @@ def _documents(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]:
     key = _literal(_path(obj.key))
     con.execute(f"""
         create or replace temp table landed as
-        select json ->> {key} as id, NULL::varchar as parent_id, json as payload, try_cast(json ->> '$.updatedAt' as timestamptz) as modified_at,
+        select json ->> {key} as id, NULL::varchar as parent_id, json as payload,
+               try_cast(json ->> '$.updatedAt' as timestamptz) as modified_at,
                coalesce(try_cast(json ->> '$.archived' as boolean), false) as is_deleted,
                try_cast(json ->> '$.archivedAt' as timestamptz) as deleted_at
         from read_json_objects({_files(obj)}, format = 'newline_delimited')
@@ -318,7 +322,8 @@ def _associations(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]
                    [coalesce(c ->> '$.id', c ->> '$') for c in companies] as companies
             from lines
         )
-        select id, id as parent_id, {ASSOCIATION_PAYLOAD} as payload, NULL::timestamptz as modified_at, false as is_deleted, NULL::timestamptz as deleted_at
+        select id, id as parent_id, {ASSOCIATION_PAYLOAD} as payload, NULL::timestamptz as modified_at, false as is_deleted,
+               NULL::timestamptz as deleted_at
         from plain
         where id is not null
     """)
@@ -357,7 +362,8 @@ def associations_of_deals(con: duckdb.DuckDBPyConnection) -> None:
                    [c ->> '$.id' for c in company_rows] as companies
             from deals
         )
-        select id, id as parent_id, {ASSOCIATION_PAYLOAD} as payload, NULL::timestamptz as modified_at, false as is_deleted, NULL::timestamptz as deleted_at
+        select id, id as parent_id, {ASSOCIATION_PAYLOAD} as payload, NULL::timestamptz as modified_at, false as is_deleted,
+               NULL::timestamptz as deleted_at
         from plain
     """)
 
@@ -383,7 +389,8 @@ def _deletions(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]:
 def _nothing(con: duckdb.DuckDBPyConnection) -> set[str]:
     con.execute("""
         create or replace temp table landed (
-            id varchar, parent_id varchar, payload json, modified_at timestamptz, is_deleted boolean, deleted_at timestamptz, associations json
+            id varchar, parent_id varchar, payload json, modified_at timestamptz, is_deleted boolean, deleted_at timestamptz,
+            associations json
         )
     """)
     return set()
@@ -404,7 +411,9 @@ def _check_rows(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> None:
     found = con.execute("select count(*) from landed").fetchone()
     if found and found[0] < obj.rows:
         raise LandingError(
-            f"{obj.name} has {found[0]:,} rows, its manifest says {obj.rows:,}.", path=obj.directory, fix="Run the sync again: it fetches them anew."
+            f"{obj.name} has {found[0]:,} rows, its manifest says {obj.rows:,}.",
+            path=obj.directory,
+            fix="Run the sync again: it fetches them anew.",
         )
 
 

@@ -121,23 +121,23 @@ def _land(run: _Loading, obj: LandedObject) -> None:
     con, source = run.con, run.pull.source
     run.seen_fields[obj.name] = stage(con, obj)
     table, reader = obj.shape.table, obj.shape.reader
-    keep = {"source": source, "run_id": run.pull.run_id, "now": run.now}
+    run_id, now = run.pull.run_id, run.now
     if reader == DELETIONS:
-        result = raw.mark_deleted(con, table, **keep)
+        result = raw.mark_deleted(con, table, source=source, run_id=run_id, now=now)
     else:
         if obj.name == "deals":
             _without_archived(run)
         if reader == ASSOCIATIONS:
             _complete_associations(run, table)
         whole = obj.complete and obj.mode == "full" and not obj.name.endswith(".archived")
-        result = raw.merge(con, obj, table, **keep, whole=whole)
+        result = raw.merge(con, obj, table, source=source, run_id=run_id, now=now, whole=whole)
     derive.touch(con, table, delivered=obj.name == derive.DEALS[run.pull.crm])
     counts = ObjectCounts(obj.name, obj.mode, obj.rows, bytes=obj.bytes, calls=obj.calls, notice=obj.notice)
     vars(counts).update(asdict(result))
     run.counts.append(counts)
     if obj.name == "deals" and obj.mode == "full":
         associations_of_deals(con)
-        raw.merge(con, obj, "hubspot_deal_association", **keep, whole=False)
+        raw.merge(con, obj, "hubspot_deal_association", source=source, run_id=run_id, now=now, whole=False)
         derive.touch(con, "hubspot_deal_association", delivered=False)
 
 
@@ -186,13 +186,14 @@ def _note_source(run: _Loading) -> None:
         select $source as source, $crm as crm, coalesce($org_id, old.org_id) as org_id, coalesce($timezone, old.timezone) as timezone,
                coalesce($currency, old.currency) as currency,
                coalesce($month, old.fiscal_year_start_month)::integer as fiscal_year_start_month,
-               old.business_timezone, old.home_currency, coalesce($url, old.record_url) as record_url, old.derivation, coalesce(old.first_synced_at, $now) as first_synced_at,
+               old.business_timezone, old.home_currency, coalesce($url, old.record_url) as record_url, old.derivation,
+               coalesce(old.first_synced_at, $now) as first_synced_at,
                $now as last_synced_at
         from (select 1) left join (from core.source where source = $source) old on true
         """,
         {
-            "source": pull.source, "crm": pull.crm, "org_id": org.get("org_id"), "timezone": org.get("timezone"), "currency": org.get("currency"),
-            "month": org.get("fiscal_year_start_month"), "url": org.get("record_url"), "now": run.now,
+            "source": pull.source, "crm": pull.crm, "org_id": org.get("org_id"), "timezone": org.get("timezone"),
+            "currency": org.get("currency"), "month": org.get("fiscal_year_start_month"), "url": org.get("record_url"), "now": run.now,
         },
     )  # fmt: skip
     run.con.execute("delete from core.source where source = $1", [pull.source])
@@ -204,7 +205,8 @@ def _note_fields(run: _Loading) -> None:
     rows: list[tuple[Any, ...]] = []
     for obj in run.pull.objects:
         declared = {f["name"]: f for f in obj.fields}
-        for name in sorted({*declared, *(run.seen_fields.get(obj.name, ()) if declared or obj.name in derive.DEALS.values() else ())}):
+        seen = run.seen_fields.get(obj.name, set()) if declared or obj.name in derive.DEALS.values() else set()
+        for name in sorted({*declared, *seen}):
             f = declared.get(name, {})
             rows.append((obj.name, name, f.get("label"), f.get("type"), bool(f.get("custom")), bool(f.get("calculated"))))
     text = json.dumps([dict(zip(("object", "name", "label", "type", "is_custom", "is_calculated"), row, strict=True)) for row in rows])
@@ -237,7 +239,8 @@ def _record(run: _Loading, outcome: derive.Outcome) -> None:
     con.execute("delete from ops.sync_object where run_id = $1 and source = $2", [pull.run_id, pull.source])
     con.executemany(
         """
-        insert into ops.sync_object (run_id, source, object, mode, fetched, inserted, changed, unchanged, echoed, deleted, bytes, calls, notice)
+        insert into ops.sync_object
+            (run_id, source, object, mode, fetched, inserted, changed, unchanged, echoed, deleted, bytes, calls, notice)
         values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         """,
         [(pull.run_id, pull.source, *vars(c).values()) for c in run.counts],

@@ -1,6 +1,7 @@
 """`raw`: the newest state of every record as its CRM delivered it, one table per object, all of one shape.
 
-Only what differs is written: DELETE USING and INSERT are far quicker here than MERGE, and no primary key is needed (nor possible on DuckLake).
+Only what differs is written: DELETE USING and INSERT are far quicker here than MERGE, and no primary key is needed (nor possible
+on DuckLake).
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def merge(con: duckdb.DuckDBPyConnection, obj: LandedObject, table: str, *, sour
                case when r.id is null then 'inserted'
                     when l.is_deleted and not r.is_deleted then 'deleted'
                     when l.is_deleted is distinct from r.is_deleted then 'changed'
-                    when l.payload::varchar is not distinct from r.payload::varchar and l.modified_at is not distinct from r.modified_at then 'unchanged'
+                    when l.payload::varchar is not distinct from r.payload::varchar and l.modified_at is not distinct from r.modified_at
+                        then 'unchanged'
                     when json_merge_patch(l.payload, {NO_STAMPS})::varchar = json_merge_patch(r.payload, {NO_STAMPS})::varchar then 'echoed'
                     else 'changed' end as outcome,
                if(l.is_deleted, coalesce(l.deleted_at, if(r.is_deleted, r.deleted_at, NULL)), NULL) as deleted_at
@@ -78,7 +80,10 @@ def merge(con: duckdb.DuckDBPyConnection, obj: LandedObject, table: str, *, sour
     counts = Counts(**dict(con.execute("select outcome, count(*) from delta group by outcome").fetchall()))
     con.execute("delete from delta where outcome = 'unchanged'")
     if counts.inserted + counts.changed + counts.echoed + counts.deleted:
-        con.execute(f"delete from raw.{table} r using delta d where r.source = getvariable('raw_source') and r.id = d.id and d.outcome <> 'inserted'")
+        con.execute(
+            f"delete from raw.{table} r using delta d "
+            "where r.source = getvariable('raw_source') and r.id = d.id and d.outcome <> 'inserted'"
+        )
         con.execute(
             f"""
             insert into raw.{table} by name

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -122,14 +123,12 @@ def confirm(con: duckdb.DuckDBPyConnection, source: str, pipeline: str, crm_stag
     from warehouse.migrate import transaction
 
     _check_canonical(stage)
-    rows = [
-        row
-        for row in list_stages(con, source)
-        if (pipeline == "*" or _same(pipeline, row["pipeline"])) and (_same(crm_stage, row["crm_stage"]) or _same(crm_stage, row["label"]))
-    ]
+    there = [row for row in list_stages(con, source) if pipeline == "*" or _same(pipeline, row["pipeline"])]
+    rows = [row for row in there if _same(crm_stage, row["crm_stage"]) or _same(crm_stage, row["label"])]
     if not rows:
-        known = sorted({row["label"] or row["crm_stage"] for row in list_stages(con, source) if pipeline == "*" or _same(pipeline, row["pipeline"])})
-        raise ValueError(f"{source} has no stage {crm_stage!r} in {'any pipeline' if pipeline == '*' else repr(pipeline)}. It has: {', '.join(known)}.")
+        known = ", ".join(sorted({row["label"] or row["crm_stage"] for row in there})) or "none: run `plumbline sync` first"
+        where = "any pipeline" if pipeline == "*" else repr(pipeline)
+        raise ValueError(f"{source} has no stage {crm_stage!r} in {where}. It has: {known}.")
     for row in rows:
         if row["origin"] == "flags":
             raise ValueError(f"{crm_stage!r} is a closed stage in the CRM ({row['stage']}), and the CRM's own flags always win.")
@@ -177,9 +176,8 @@ def update_map(con: duckdb.DuckDBPyConnection, source: str, crm: str, config: St
     _write(con, changed, now)
     # What is read off the map beside the stage itself: labels, default probabilities, and flags.
     told = ("stage", "label", "probability", "is_closed", "is_won")
-    return any(
-        getattr(before, name) != getattr(row, name) for row in changed if (before := old.get((row.pipeline, row.crm_stage))) for name in told
-    )
+    known = [(before, row) for row in changed if (before := old.get((row.pipeline, row.crm_stage)))]
+    return any(getattr(before, name) != getattr(row, name) for before, row in known for name in told)
 
 
 def restate(con: duckdb.DuckDBPyConnection, source: str) -> None:
@@ -281,7 +279,8 @@ def _names() -> dict[str, Any]:
 
 
 def normalise(label: str) -> str:
-    """A label as words: NFKD without accents, small letters, no numbering in front ("3 - ", "S2:", "04_"), no percentages or punctuation."""
+    """A label as words: NFKD without accents, small letters, no numbering in front ("3 - ", "S2:", "04_"), no percentages,
+    no punctuation."""
     text = "".join(c for c in unicodedata.normalize("NFKD", label.strip()) if not unicodedata.combining(c)).casefold()
     text = text.replace("ø", "o").replace("æ", "ae").replace("ß", "ss").replace("ł", "l").replace("đ", "d")
     text = re.sub(r"\(?\d+\s*%\)?", " ", text)
@@ -295,8 +294,8 @@ def suggestions_for(crm: str, rows: list[StageRow]) -> list[Suggestion]:
     found = [_suggestion(crm, row, index, rows) for index, row in enumerate(rows)]
     # Ranks should not fall along the pipeline: where they do, both neighbours are less sure and say so.
     ranked = [(i, RANKS[s.stage]) for i, s in enumerate(found) if s.stage and not rows[i].is_closed and RANKS[s.stage] is not None]
-    for (i, rank), (j, following) in zip(ranked, ranked[1:], strict=False):
-        if rank is not None and following is not None and following < rank and rows[i].position is not None and rows[j].position is not None:
+    for (i, rank), (j, following) in pairwise(ranked):
+        if (following or 0) < (rank or 0) and rows[i].position is not None and rows[j].position is not None:
             for k, other in ((i, j), (j, i)):
                 if found[k].confidence < 1:
                     words = f"{found[k].reason}; out of order with {rows[other].label or rows[other].crm_stage!r}"
@@ -337,7 +336,7 @@ def _by_position(row: StageRow, index: int, rows: list[StageRow]) -> str | None:
     if row.probability is None or row.position is None:
         return None
     p = row.probability
-    if p < 0.15 and all(other.is_closed for other in rows[:index]):  # noqa: SIM114  the order of the cases is the rule
+    if p < 0.15 and all(other.is_closed for other in rows[:index]):
         return "prequalified"
     for limit, stage in ((0.25, "qualified"), (0.5, "discovery"), (0.75, "proposal")):
         if p <= limit:
