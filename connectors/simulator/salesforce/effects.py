@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from connectors.simulator.salesforce.compile import json_text
+from connectors.simulator.salesforce.ids import sql_id
 from connectors.simulator.salesforce.objects import FORECAST_CATEGORY_NAMES
 
 if TYPE_CHECKING:
@@ -29,6 +30,21 @@ class Derived:
 
     columns: dict[str, str] = field(default_factory=dict)
     joins: str = ""
+
+
+# What the effects on an object read beside what a write sets and derives: the columns that a batch must carry.
+NEEDS: dict[str, set[str]] = {
+    "Opportunity": {
+        "StageName", "Amount", "CloseDate", "Probability", "ForecastCategory", "ForecastCategoryName", "CurrencyIsoCode", "PushCount",
+        "LastStageChangeDate", "LastAmountChangedHistoryId", "LastCloseDateChangedHistoryId",
+    },
+    "Task": {"WhatId", "Status", "CompletedDateTime", "TaskSubtype"},
+    "Event": {
+        "WhatId", "StartDateTime", "EndDateTime", "ActivityDateTime", "ActivityDate", "DurationInMinutes", "EventSubtype",
+    },
+    "OpportunityContactRole": {"OpportunityId", "IsPrimary"},
+    "Plumbline_Snapshot__c": {"Name"},
+}  # fmt: skip
 
 
 def derive(run: Run) -> Derived:
@@ -61,12 +77,10 @@ def _opportunity(run: Run) -> Derived:
         )
 
     category_name = by_stage("ForecastCategoryName", 'st."ForecastCategoryName"')
-    run.first_history = run.org.take_numbers("OpportunityHistory", run.size)
-
     def history_id(changed: str) -> str:
         return (
             f'CASE WHEN o."Id" IS NOT NULL AND n."{changed}" IS DISTINCT FROM o."{changed}" '
-            f"THEN sf_id('008', {run.first_history} + n.rn) ELSE n.\"Last{changed}ChangedHistoryId\" END"
+            f'THEN s._history_id ELSE n."Last{changed}ChangedHistoryId" END'
         )
 
     return Derived(
@@ -92,12 +106,12 @@ def _opportunity_history(run: Run) -> None:
     run.sql(
         f"""
         INSERT INTO "OpportunityHistory" BY NAME
-        SELECT sf_id('008', {run.first_history} + n.rn) AS "Id", n."Id" AS "OpportunityId", {run.by} AS "CreatedById",
+        SELECT s._history_id AS "Id", n."Id" AS "OpportunityId", {run.by} AS "CreatedById",
                {run.stamp} AS "CreatedDate", n."StageName", n."Amount",
                (n."Amount" * n."Probability" / 100)::DECIMAL(18,2) AS "ExpectedRevenue", n."CloseDate", n."Probability",
                n."ForecastCategory", n."CurrencyIsoCode", o."Amount" AS "PrevAmount", o."CloseDate" AS "PrevCloseDate",
                {run.stamp} AS "SystemModstamp", false AS "IsDeleted"
-        FROM _new n LEFT JOIN _old o ON o.rn = n.rn
+        FROM _new n JOIN _stage s ON s.rn = n.rn LEFT JOIN _old o ON o.rn = n.rn
         WHERE (n."StageName", n."Amount", n."CloseDate", n."Probability")
               IS DISTINCT FROM (o."StageName", o."Amount", o."CloseDate", o."Probability")
         """
@@ -106,40 +120,41 @@ def _opportunity_history(run: Run) -> None:
 
 def _field_history(run: Run) -> None:
     """A row per changed tracked field; two per lookup, one with names and one with ids; 'created' at creation."""
-    changes = []
     if run.inserting:
-        changes.append("""SELECT n.rn, 0 AS place, n."Id" AS id, 'created' AS field, 'Text' AS type, NULL AS old, NULL AS new FROM _new n""")
+        entries = ["{'field': 'created', 'type': 'Text', 'old': NULL::VARCHAR, 'new': '\"\"'}"]
     else:
-        written = run.written()
-        for place, name in enumerate(run.org.tracked_fields):
+        entries = []
+        for name in run.org.tracked_fields:
             f = run.sobject.fields[name]
-            if name not in written:
+            if name not in run.written():
                 continue
-            shown = name.removesuffix("Id") if f.type == "reference" and not name.endswith("__c") else name
-            pair = f"FROM _new n JOIN _old o ON o.rn = n.rn WHERE n.\"{name}\" IS DISTINCT FROM o.\"{name}\""
+
+            def entry(kind: str, value: str, field: str = name) -> str:
+                # Compared as the history shows them; a lookup is shown without its Id.
+                shown = field.removesuffix("Id") if not field.endswith("__c") else field
+                old, new = (value.replace("{x}", f'{alias}."{field}"') for alias in ("o", "n"))
+                return f"{{'field': '{shown}', 'type': '{kind}', 'old': {old}, 'new': {new}}}"
+
             if f.type == "reference":
                 target = run.org.objects[f.reference_to[0]]
                 label = run.context.value(target.fields["Name"], "x")
-                named = f'to_json((SELECT {label} FROM "{target.name}" x WHERE x."Id" = {{}}."{name}"))::VARCHAR'
-                changes.append(
-                    f"SELECT n.rn, {place} AS place, n.\"Id\" AS id, '{shown}' AS field, 'Text' AS type, "
-                    f"{named.format('o')} AS old, {named.format('n')} AS new {pair}"
-                )
+                entries.append(entry("Text", f'to_json((SELECT {label} FROM "{target.name}" x WHERE x."Id" = {{x}}))::VARCHAR'))
             kind = "EntityId" if f.type == "reference" else _DATA_TYPES.get(f.type, "Text")
-            old, new = (f"nullif({json_text(f, f'{alias}.{chr(34)}{name}{chr(34)}')}, 'null')" for alias in ("o", "n"))
-            changes.append(
-                f"SELECT n.rn, {place} AS place, n.\"Id\" AS id, '{shown}' AS field, '{kind}' AS type, {old} AS old, {new} AS new {pair}"
-            )
-    if not changes:
+            entries.append(entry(kind, f"nullif({json_text(f, '{x}')}, 'null')"))
+    if not entries:
         return
-    first = run.org.take_numbers("OpportunityFieldHistory", run.size * (len(changes) + 1))
+    first = run.org.take_numbers("OpportunityFieldHistory", run.size * (len(entries) + 1))
     run.sql(
         f"""
         INSERT INTO "OpportunityFieldHistory" BY NAME
-        SELECT sf_id('017', {first} + row_number() OVER (ORDER BY rn, place, type)) AS "Id", false AS "IsDeleted", id AS "OpportunityId",
-               {run.by} AS "CreatedById", {run.stamp} AS "CreatedDate", field AS "Field", type AS "DataType",
-               old AS "OldValue", new AS "NewValue"
-        FROM ({" UNION ALL ".join(changes)})
+        WITH compared AS (
+            SELECT n.rn, n."Id" AS id, unnest([{", ".join(entries)}]) AS c FROM _new n LEFT JOIN _old o ON o.rn = n.rn),
+        changed AS (
+            SELECT *, {first} + row_number() OVER (ORDER BY rn, c.field, c.type) AS number FROM compared WHERE c.old IS DISTINCT FROM c.new)
+        SELECT {sql_id("017", "number")} AS "Id", false AS "IsDeleted", id AS "OpportunityId", {run.by} AS "CreatedById",
+               {run.stamp} AS "CreatedDate", c.field AS "Field", c.type AS "DataType", c.old AS "OldValue",
+               nullif(c.new, '""') AS "NewValue"
+        FROM changed
         """
     )
 

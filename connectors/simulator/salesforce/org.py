@@ -339,6 +339,11 @@ class SalesforceOrg:
         """Take the object from the API user: it is not there for him. Lasts as long as this process."""
         self.objects[sobject].hidden = hidden
 
+    def remember_field(self, sobject: str, name: str) -> None:
+        """Keep a field's changed definition with the org's file."""
+        with self.lock:
+            self._remember(self.objects[sobject], self.objects[sobject].fields[name], whole=True)
+
     def _remember(self, o: SObject, f: Field, *, whole: bool = False) -> None:
         before = self.con.execute(
             "SELECT definition FROM simulator.field WHERE sobject = ? AND name = ?", [o.name, f.name]

@@ -15,7 +15,7 @@ from connectors.simulator.salesforce import effects
 from connectors.simulator.salesforce.catalogue import Field, SObject
 from connectors.simulator.salesforce.compile import literal
 from connectors.simulator.salesforce.errors import SalesforceError
-from connectors.simulator.salesforce.ids import FIRST_NUMBER
+from connectors.simulator.salesforce.ids import FIRST_NUMBER, make_id, sql_id, to_18
 
 if TYPE_CHECKING:
     from connectors.simulator.salesforce.org import SalesforceOrg
@@ -162,10 +162,10 @@ class Run:
         self.stamp, self.by = literal(instant), literal(batch.by)
         self.size = self._count()
         self.inserting = False
-        self.first_history = 0
         self.number_base = FIRST_NUMBER
         # Reserved before the transaction: a late commit must give the ids that were answered.
         self.first_number = org.take_numbers(self.sobject.name, self.size) if batch.operation in {"insert", "upsert"} else 0
+        self.first_history = org.take_numbers("OpportunityHistory", self.size) if self.sobject.name == "Opportunity" else 0
         self.fields: dict[str, Field] = {}
         self.flags: dict[str, str] = {}
         self._columns: list[str] = []
@@ -216,7 +216,6 @@ class Run:
         elif operation == "insert":
             self._save("all", "true", inserting=True)
         elif operation == "update":
-            self.sql('UPDATE _stage SET _id = sf_id18(_id_given)')
             self._save("all", "true", inserting=False)
         else:
             self._remove(operation)
@@ -248,11 +247,13 @@ class Run:
                 if f.name not in columns:
                     self.fields[f.name] = f
                     columns[f.name], given[f.name] = [None] * len(rows), [False] * len(rows)
-                columns[f.name][rn], given[f.name][rn] = as_text(value), True
-        selected = ["unnest(?::BIGINT[]) AS rn", "unnest(?::VARCHAR[]) AS _id_given", "NULL::VARCHAR AS _id"]
-        parameters: list[Any] = [list(range(len(rows))), ids]
-        selected[2] = "unnest(?::VARCHAR[]) AS _id"
-        parameters.append([None] * len(rows))
+                text = as_text(value)
+                columns[f.name][rn], given[f.name][rn] = (to_18(text) or text) if text and f.is_id else text, True
+        selected = ["unnest(?::BIGINT[]) AS rn"]
+        selected += [f"unnest(?::VARCHAR[]) AS {name}" for name in ("_id_given", "_id", "_new_id", "_history_id")]
+        new_ids = [make_id(self.sobject.prefix, self.first_number + rn) for rn in range(len(rows))]
+        history_ids = [make_id("008", self.first_history + rn) for rn in range(len(rows))]
+        parameters: list[Any] = [list(range(len(rows))), ids, [to_18(i or "") for i in ids], new_ids, history_ids]
         for name, values in columns.items():
             selected.append(f'unnest(?::VARCHAR[]) AS "{name}"')
             parameters.append(values)
@@ -278,16 +279,20 @@ class Run:
                 raise SalesforceError("InvalidBatch", f"Field name not found : {column}")
             self.fields[f.name] = f
             self.flags[f.name] = f's."{f.name}?"'
-            picked += [f"nullif(\"{column}\", '#N/A') AS \"{f.name}\"", f'"{column}" IS NOT NULL AS "{f.name}?"']
-        columns = ", ".join([f"{id_given} AS _id_given", "NULL::VARCHAR AS _id", *picked])
-        self.sql(f"CREATE OR REPLACE TEMP TABLE _stage AS SELECT row_number() OVER () - 1 AS rn, {columns} FROM {_read_csv(rows)}")
+            text = f"nullif(\"{column}\", '#N/A')"
+            picked += [f'{f"sf_id18({text})" if f.is_id else text} AS "{f.name}"', f'"{column}" IS NOT NULL AS "{f.name}?"']
+        valid = f"CASE WHEN regexp_full_match(sf_id18({id_given}), '[A-Za-z0-9]{{18}}') THEN sf_id18({id_given}) END"
+        new_id, history_id = sql_id(self.sobject.prefix, f"{self.first_number} + rn"), sql_id("008", f"{self.first_history} + rn")
+        own = [f"{id_given} AS _id_given", f"{valid} AS _id", f"{new_id} AS _new_id", f"{history_id} AS _history_id"]
+        numbered = f"SELECT row_number() OVER () - 1 AS rn, * FROM {_read_csv(rows)}"
+        self.sql(f"CREATE OR REPLACE TEMP TABLE _stage AS SELECT rn, {', '.join([*own, *picked])} FROM ({numbered})")
 
     def _match_key(self) -> None:
         """Find the records that an upsert updates, by an external id or by Id."""
         name = self.batch.key or "Id"
         if name.lower() == "id":
-            self.sql("UPDATE _stage SET _id = sf_id18(_id_given)")
             return
+        self.sql("UPDATE _stage SET _id = NULL")
         f = self.sobject.field(name)
         if f is None or not (f.definition["externalId"] or f.definition["idLookup"]):
             raise SalesforceError("INVALID_FIELD", f"Field name provided, {name} does not match an External ID, Salesforce Id, or "
@@ -342,7 +347,8 @@ class Run:
                 columns.append(f'{value} AS "{f.name}"')
             written = f"SELECT s.rn, {', '.join(columns)} FROM _stage s WHERE {where}"
         else:
-            old = f"SELECT s.rn, t.* FROM _stage s JOIN \"{name}\" t ON t.\"Id\" = s._id WHERE {where} AND s.rn NOT IN (SELECT rn FROM _error)"
+            carried = ", ".join(f't."{n}"' for n in self._carried(list(writable)))
+            old = f"SELECT s.rn, {carried} FROM _stage s JOIN \"{name}\" t ON t.\"Id\" = s._id WHERE {where} AND s.rn NOT IN (SELECT rn FROM _error)"
             self.sql(f"CREATE OR REPLACE TEMP TABLE _old AS {old}")
             replaced = [given(f, f't."{n}"') + f' AS "{n}"' for n, f in writable.items()]
             stamps = {"LastModifiedDate": self.stamp, "LastModifiedById": self.by, "SystemModstamp": self.stamp}
@@ -379,10 +385,18 @@ class Run:
         key = "createable" if self.inserting else "updateable"
         return {n: f for n, f in self.fields.items() if f.stored and f.definition[key]}
 
+    def _carried(self, writable: list[str]) -> list[str]:
+        """The columns that an update must read: a validation rule may look at any, the effects say what they need."""
+        names = {f.name for f in self.sobject.stored()}
+        if not self.org.rules(self.sobject.name):
+            stamps = {"Id", "LastModifiedDate", "LastModifiedById", "SystemModstamp"}
+            names &= stamps | set(writable) | effects.NEEDS.get(self.sobject.name, set()) | set(effects.derive(self).columns)
+        return [n for n in self.sobject.fields if n in names]
+
     def _defaults(self) -> dict[str, str]:
         """SQL of what a new record has where nothing is given."""
         o = self.sobject
-        defaults = {"Id": f"sf_id('{o.prefix}', {self.first_number} + s.rn)"}
+        defaults = {"Id": "s._new_id"}
         defaults |= {n: self.stamp for n in ("CreatedDate", "LastModifiedDate", "SystemModstamp")}
         defaults |= {n: self.by for n in ("CreatedById", "LastModifiedById", "OwnerId")}
         defaults["CurrencyIsoCode"] = '(SELECT "IsoCode" FROM "CurrencyType" WHERE "IsCorporate")'
@@ -518,7 +532,6 @@ class Run:
         name = self.sobject.name
         if not self.sobject.head["deletable"] or not self.sobject.soft_deletes:
             raise SalesforceError("CANNOT_DELETE_ENTITY", f"entity type cannot be deleted: {name}")
-        self.sql("UPDATE _stage SET _id = sf_id18(_id_given)")
         gone = {"delete": 't."IsDeleted"', "undelete": 'NOT t."IsDeleted"', "hardDelete": "false"}[operation]
         self._fail(
             f"""
@@ -599,7 +612,7 @@ def _cast(f: Field, x: str) -> str:
     if f.type == "boolean":
         return f"CASE lower({x}) WHEN 'true' THEN true WHEN '1' THEN true WHEN 'false' THEN false WHEN '0' THEN false END"
     if f.is_id:
-        return f"sf_id18({x})"
+        return f"CASE WHEN regexp_full_match({x}, '[A-Za-z0-9]{{18}}') THEN {x} END"
     if f.type == "date":
         return f"CASE WHEN regexp_matches({x}, '^\\d{{4}}-\\d\\d-\\d\\d') THEN TRY_CAST(substr({x}, 1, 10) AS DATE) END"
     if f.type == "datetime":
