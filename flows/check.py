@@ -9,7 +9,6 @@ from flows.steps import step
 
 if TYPE_CHECKING:
     from expectations.check import CheckResult
-
     from flows.run import Run
 
 ORDER = ("critical", "high", "medium", "low", "info")
