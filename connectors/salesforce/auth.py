@@ -11,7 +11,7 @@ import warnings
 from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
 import jwt
@@ -24,6 +24,7 @@ from connectors.salesforce.settings import JWT_LOGIN, JWT_LOGIN_SANDBOX, Salesfo
 from connectors.salesforce.transport import TSession
 
 SIGN_INS = 3  # in a row without one call that a token of ours was good for: more would only lock the user out
+ASSERTION_LIFE = timedelta(minutes=3)  # the longest that Salesforce takes
 
 # (error, part of its description) of the token endpoint → what to do. Codes: help.salesforce.com "OAuth 2.0 Authorization Errors".
 FIXES: tuple[tuple[str, str, str], ...] = (
@@ -69,15 +70,16 @@ class TokenProvider:
     """The one place that signs in. Safe under threads: however many find the token stale at once, one signs in for all."""
 
     def __init__(
-        self, settings: SalesforceSettings, session: TSession, now: Callable[[], datetime], policy: RetryPolicy | None = None
+        self, settings: SalesforceSettings, session: TSession, server_time: Callable[[], datetime | None], policy: RetryPolicy | None = None
     ) -> None:
-        """now: the server's clock as far as it is known; the assertion of the JWT flow lives by it."""
-        self.settings, self.session, self.now = settings, session, now
+        """server_time: the last Date header seen, for assertions when our own clock is wrong."""
+        self.settings, self.session, self.server_time = settings, session, server_time
         self.policy = policy or RetryPolicy()
         self._lock = threading.Lock()
         self._token: Token | None = None
         self._unproven = 0
         self._refresh_token = settings.refresh_token
+        self._skew = timedelta(0)  # added to our clock in assertions
         self.rotates = False  # the org issues a new refresh token each time: the configured one is good for one run only
 
     def token(self) -> Token:
@@ -153,7 +155,7 @@ class TokenProvider:
             "iss": s.client_id,
             "sub": s.username,
             "aud": audience(s.token_host),
-            "exp": int((self.now() + timedelta(minutes=3)).timestamp()),
+            "exp": int((datetime.now(UTC) + self._skew + ASSERTION_LIFE).timestamp()),
         }
         try:
             return jwt.encode(claims, key, algorithm="RS256")
@@ -212,6 +214,8 @@ class TokenProvider:
         if code in ("", str(status)):  # simple-salesforce puts the status in the place of a code when the body is not JSON
             return self._not_oauth(status)
         said = scrub(words, *self.secrets(), s.client_id, s.username, limit=160)
+        if code == "invalid_grant" and s.auth == "jwt" and self._adopt_server_clock():
+            return Transient(CrmAuthError(f"Salesforce refuses the assertion ({said})", source=s.name, code=code, fix=CHECK["jwt"]))
         fixes = (fix for known, part, fix in FIXES if known == code and part in words.lower())
         return CrmAuthError(
             f"Salesforce refuses to sign us in: {code}" + (f" ({said})" if said else ""),
@@ -219,6 +223,14 @@ class TokenProvider:
             code=code,
             fix=next(fixes, CHECK[s.auth]),
         )
+
+    def _adopt_server_clock(self) -> bool:
+        """Where our clock and the server's differ by more than an assertion's slack: go by the server's. True when that is news."""
+        theirs = self.server_time()
+        if theirs is None or self._skew or abs(theirs - datetime.now(UTC)) < ASSERTION_LIFE / 3:
+            return False
+        self._skew = theirs - datetime.now(UTC)
+        return True
 
     def _not_oauth(self, status: int = 200) -> CrmError:
         s = self.settings

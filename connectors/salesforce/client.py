@@ -50,7 +50,7 @@ class Client:
         self.budget = Budget(settings.name, settings.quota_share)
         self.server_time: datetime | None = None
         self.session = TSession(settings.instance_url, settings.token_host, self._seen)
-        self.tokens = TokenProvider(settings, self.session, self._now, self.policy)
+        self.tokens = TokenProvider(settings, self.session, lambda: self.server_time, self.policy)
         self.version = 0
         self._sf: Any = None
         self._answered = False
@@ -305,9 +305,6 @@ class Client:
             told = Salesforce.parse_api_usage(usage).get("api-usage")
             if told is not None:
                 self.budget.observe(told.used, told.total)
-
-    def _now(self) -> datetime:
-        return self.server_time or datetime.now(UTC)
 
     # Errors for the user
 

@@ -102,13 +102,23 @@ def limits(client):
     return client.call("org", "limits/")
 
 
-def test_jwt_by_the_servers_clock(stub, org, pem, key):
-    stub.now = NOW + timedelta(days=300)  # our own clock may be wrong by any amount
+def test_jwt_goes_by_the_servers_clock_when_ours_is_refused(stub, org, pem, key):
+    stub.now = NOW + timedelta(days=3000)
     client = Client(settings(org, auth="jwt", client_id="consumer", username="u@acme.example", private_key_file=pem), POLICY)
     client.connect()
-    claims = jwt.decode(stub.forms[0]["assertion"], key.public_key(), ["RS256"], audience=org, options={"verify_exp": False})
-    assert (claims["iss"], claims["sub"]) == ("consumer", "u@acme.example")
-    assert claims["exp"] == int((stub.now + timedelta(minutes=3)).timestamp())
+    claims = jwt.decode(stub.forms[0]["assertion"], key.public_key(), ["RS256"], audience=org)
+    assert (claims["iss"], claims["sub"]) == ("consumer", "u@acme.example") and 0 < claims["exp"] - time.time() <= 180
+
+    client = Client(client.settings, POLICY)
+    stub.answer("oauth2/token", 400, {"error": "invalid_grant", "error_description": "expired authorization code"})
+    client.connect()
+    claims = jwt.decode(stub.forms[1]["assertion"], key.public_key(), ["RS256"], audience=org, options={"verify_exp": False})
+    assert abs(claims["exp"] - (stub.now + timedelta(minutes=3)).timestamp()) < 5
+
+    stub.answer("oauth2/token", 400, {"error": "invalid_grant", "error_description": "expired authorization code"}, times=9)
+    with pytest.raises(CrmAuthError):
+        Client(client.settings, POLICY).connect()
+    assert len(stub.faults) == 7  # one try by each clock
 
 
 def test_file_that_is_no_key(org, tmp_path):
