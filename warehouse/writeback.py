@@ -245,6 +245,27 @@ def changes(con: duckdb.DuckDBPyConnection, plan_hash: str, *, limit: int | None
     return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
 
+def failures(con: duckdb.DuckDBPyConnection, plan_hash: str) -> list[dict[str, Any]]:
+    """Why the CRMs refused records of a plan: source, error_code, error, records, the most frequent first."""
+    found = con.execute(
+        """
+        select source, error_code, any_value(error) as error, count(distinct opportunity_key) as records
+        from ops.writeback_change
+        where plan_hash = $1 and status = 'failed'
+        group by source, error_code
+        order by records desc, source, error_code
+        """,
+        [plan_hash],
+    )
+    names = [column[0] for column in found.description]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+def sources(con: duckdb.DuckDBPyConnection) -> list[str]:
+    """The sources that the warehouse knows, those too that are configured no longer."""
+    return [row[0] for row in con.execute("select source from core.source order by source").fetchall()]
+
+
 def _fields(
     con: duckdb.DuckDBPyConnection, leave_out: Collection[str], writable: Mapping[str, Collection[str]] | None
 ) -> tuple[set[str], list[str]]:
