@@ -42,10 +42,10 @@ def serve(deals: int, crm: str, pipe) -> None:
     with Simulator(None, now=NOW, crms=(crm,), **sizes) as sim:
         if crm == "salesforce":
             pipe.send(
-                (sim.salesforce_url, {"ID": sim.salesforce.client_id, "SECRET": sim.salesforce.client_secret}, time.perf_counter() - start)
+                (sim.salesforce_url, {"ID": sim.salesforce.identity.client_id, "SECRET": sim.salesforce.identity.client_secret}, time.perf_counter() - start)
             )
         else:
-            pipe.send((sim.hubspot_url, {"TOKEN": sim.hubspot.access_token}, time.perf_counter() - start))
+            pipe.send((sim.hubspot_url, {"TOKEN": sim.hubspot.access.access_token}, time.perf_counter() - start))
         pipe.recv()
 
 

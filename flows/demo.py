@@ -178,8 +178,8 @@ def simulator(directory: Path | None, *, now: datetime, salesforce_port: int, hu
     )
     say("Making the company …")
     with sim:
-        say(f"Salesforce  {sim.salesforce_url}   client_id {sim.salesforce.client_id}   client_secret {sim.salesforce.client_secret}")
-        say(f"HubSpot     {sim.hubspot_url}   access_token {sim.hubspot.access_token}")
+        say(f"Salesforce  {sim.salesforce_url}   client_id {sim.salesforce.identity.client_id}   client_secret {sim.salesforce.identity.client_secret}")
+        say(f"HubSpot     {sim.hubspot_url}   access_token {sim.hubspot.access.access_token}")
         _hold(sim, say)
 
 
@@ -196,9 +196,9 @@ def _hold(sim: Simulator, say: Say) -> None:
 def _environment(sim: Simulator) -> Iterator[None]:
     """The credentials as a real installation gets them: from the environment, not from the file."""
     names = {
-        "DEMO_SF_CLIENT_ID": sim.salesforce.client_id,
-        "DEMO_SF_CLIENT_SECRET": sim.salesforce.client_secret,
-        "DEMO_HUBSPOT_TOKEN": sim.hubspot.access_token,
+        "DEMO_SF_CLIENT_ID": sim.salesforce.identity.client_id,
+        "DEMO_SF_CLIENT_SECRET": sim.salesforce.identity.client_secret,
+        "DEMO_HUBSPOT_TOKEN": sim.hubspot.access.access_token,
     }
     os.environ.update(names)
     try:

@@ -13,12 +13,15 @@ if TYPE_CHECKING:
 
 @step("stages")
 def refresh(run: Run) -> list[dict[str, Any]]:
-    """Bring the map up to date with the CRMs' stages and the configuration, restate what it changes. Returns the unmapped stages."""
+    """Bring the map up to date with the CRMs' stages and the configuration, restate what it changes.
+
+    Returns the unmapped stages that have deals, as `list_stages` does.
+    """
     from warehouse import stages
 
     for source in run.settings.sources.values():
         stages.refresh_stage_map(run.con, source.name, source.stages, run.now)
-    unmapped = [row for row in stages.list_stages(run.con) if row["stage"] == "unmapped"]
+    unmapped = [row for row in stages.list_stages(run.con) if row["stage"] == "unmapped" and row["deals"]]
     for row in unmapped:
         run.warn(
             f"{row['source']}: stage {row['label'] or row['crm_stage']!r} of {row['pipeline']} is unmapped ({row['deals']:,} deals). "
