@@ -436,7 +436,7 @@ def _account_rows(
             (i, c, countries[c]["region"], _currency(countries[c]["currency"], kind),
              *(countries[c][k] for k in ("form", "cities", "stems", "first", "last")))
             for i, c in enumerate(order)
-        ],  # fmt: skip
+        ],
     )
     con.execute("create temp table industry (industry_no integer, industry varchar, nouns varchar[])")
     con.executemany("insert into industry values (?, ?, ?)", [(i, name, nouns) for i, (name, nouns) in enumerate(industries)])
