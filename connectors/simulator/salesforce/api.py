@@ -139,8 +139,7 @@ def _fault_body(status: int, fault: Fault) -> tuple[dict[str, str], Any]:
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if error.status_code == 405:
+    if isinstance(error, HTTPException) and error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "").replace(" ", "")
         message = f"HTTP Method '{request.method}' not allowed. Allowed are {allowed}"
         return answer([{"message": message, "errorCode": "METHOD_NOT_ALLOWED"}], 405, error.headers)
@@ -258,7 +257,9 @@ class _Api:
     def _with_set_up(self, described: dict[str, Any], version: str) -> dict[str, Any]:
         """Stages and record types are set-up records of the org: the describe shows what they are now."""
         stages = self.org.rows('SELECT "ApiName", "MasterLabel", "IsActive" FROM "OpportunityStage" ORDER BY "SortOrder"')
-        values = [{"active": active, "defaultValue": False, "label": label, "validFor": None, "value": name} for name, label, active in stages]
+        values = [
+            {"active": active, "defaultValue": False, "label": label, "validFor": None, "value": name} for name, label, active in stages
+        ]
         types = self.org.rows(
             'SELECT "Id", "Name", "DeveloperName", "IsActive" FROM "RecordType" WHERE "SobjectType" = \'Opportunity\' ORDER BY "Id"'
         )
@@ -268,7 +269,8 @@ class _Api:
              "name": name, "recordTypeId": id, "urls": {"layout": f"{layouts}/{id}"}}
             for place, (id, name, developer, active) in enumerate(types)
         ]  # fmt: skip
-        master = {**described["recordTypeInfos"][0], "defaultRecordTypeMapping": not infos, "urls": {"layout": f"{layouts}/012000000000000AAA"}}
+        master = described["recordTypeInfos"][0] | {"defaultRecordTypeMapping": not infos}
+        master["urls"] = {"layout": f"{layouts}/012000000000000AAA"}
         fields = [f | {"picklistValues": values} if f["name"] == "StageName" else f for f in described["fields"]]
         return described | {"fields": fields, "recordTypeInfos": [*infos, master]}
 
@@ -339,7 +341,7 @@ class _Api:
     def upsert(self, call: Call) -> Response:
         o, name, value = self._by_key(call)
         outcome = self._write("upsert", o, [{**call.json(), ("Id" if name == "Id" else name): value}], call, key=name)[0]
-        body = {"id": outcome.id, "success": True, "errors": [], "created": outcome.created}
+        body: dict[str, Any] = {"id": outcome.id, "success": True, "errors": [], "created": outcome.created}
         return answer(body, 201 if outcome.created else 200)
 
     def delete(self, call: Call) -> Response:
@@ -364,7 +366,7 @@ class _Api:
     # --- collections ---
 
     def _records(self, call: Call) -> tuple[list[dict[str, Any]], bool]:
-        body = call.json()
+        body: Any = call.json()
         if not isinstance(body, dict) or not isinstance(body.get("records"), list):
             raise SalesforceError("JSON_PARSER_ERROR", "The records of the request are missing")
         records = body["records"]
@@ -447,7 +449,8 @@ class _Api:
         start, end = self._window(call, 30)
         alive = 'NOT "IsDeleted" AND ' if o.soft_deletes else ""
         found = self.org.rows(
-            f'SELECT "Id" FROM "{o.name}" WHERE {alive}"SystemModstamp" >= {literal(start)} AND "SystemModstamp" < {literal(end)} LIMIT 600001'
+            f'SELECT "Id" FROM "{o.name}" WHERE {alive}"SystemModstamp" >= {literal(start)} AND "SystemModstamp" < {literal(end)} '
+            "LIMIT 600001"
         )
         _check_ids(found)
         return answer({"ids": [row[0] for row in found], "latestDateCovered": _instant(self._covered(end))})

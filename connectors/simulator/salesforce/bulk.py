@@ -157,8 +157,7 @@ class Jobs:
 
     def _work(self, job: Job) -> None:
         try:
-            if job.is_query:
-                assert job.compiled is not None
+            if job.compiled is not None:
                 job.processed = results.store(self.org, job.compiled, job.table)
             else:
                 self._ingest(job)
@@ -202,8 +201,7 @@ class Jobs:
                 size = int(size_text) if size_text and max_records is None else size
             except ValueError as error:
                 raise SalesforceError("API_ERROR", "Invalid locator") from error
-        assert job.compiled is not None
-        leaves = job.compiled.leaves()
+        leaves = job.compiled.leaves() if job.compiled else []
         with self._lock:
             self._created += 1
             path = self.directory / f"{job.id}-page-{self._created}.csv"
@@ -290,7 +288,8 @@ class Jobs:
                 f"SELECT '\"' || r.id || '\"{delimiter}' || {created}{cells} FROM _result r JOIN {raw} c ON c.rn = r.rn "
                 "WHERE r.rn NOT IN (SELECT rn FROM _error) ORDER BY r.rn",
             )  # fmt: skip
-            message = "replace(e.code || ':' || e.message || ':' || coalesce(nullif(array_to_string(e.fields, ','), ''), '') || ' --', '\"', '\"\"')"
+            said = "e.code || ':' || e.message || ':' || array_to_string(coalesce(e.fields, []), ',') || ' --'"
+            message = f"replace({said}, '\"', '\"\"')"
             run.copy_lines(
                 self.result_path(job, "failedResults"), f'"sf__Id"{delimiter}"sf__Error"{head}',
                 f"SELECT '\"' || coalesce(s._id_given, '') || '\"{delimiter}\"' || {message} || '\"'{cells} "

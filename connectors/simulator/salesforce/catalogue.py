@@ -49,8 +49,8 @@ def picklist(values: Iterable[Any], default: str | None = None) -> list[dict[str
         if isinstance(value, Mapping):
             entries.append(dict(value))
             continue
-        value, label = (value, value) if isinstance(value, str) else value
-        entries.append({"active": True, "defaultValue": value == default, "label": label, "validFor": None, "value": value})
+        name, label = (value, value) if isinstance(value, str) else value
+        entries.append({"active": True, "defaultValue": name == default, "label": label, "validFor": None, "value": name})
     return entries
 
 
@@ -256,10 +256,13 @@ class SObject:
 
 
 def make_object(
-    name: str, prefix: str, fields: list[Field], *, label: str | None = None, plural: str | None = None, **head: Any
-) -> SObject:
+    name: str, prefix: str, fields: list[Field], *, label: str | None = None, plural: str | None = None,
+    can: Iterable[str] = (), **head: Any,
+) -> SObject:  # fmt: skip
+    """An object with a whole describe: `can` names the flags of it that are true, `head` gives other keys."""
+    head |= dict.fromkeys(can, True)
     label = label or name
-    defaults: dict[str, Any] = {key: False for key in _FLAGS} | {key: None for key in _NULLS}
+    defaults: dict[str, Any] = dict.fromkeys(_FLAGS, False) | dict.fromkeys(_NULLS)
     defaults |= {"queryable": True, "replicateable": True, "retrieveable": True, "sobjectDescribeOption": "FULL"}
     defaults |= {"recordTypeInfos": [], "supportedScopes": [{"label": f"All {plural or label}", "name": "everything"}]}
     if unknown := head.keys() - defaults.keys():

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from typing import Any, Literal as OneOf
+from typing import Any
+from typing import Literal as OneOf
 from zoneinfo import ZoneInfo
 
 from connectors.simulator.salesforce import soql
@@ -570,27 +571,23 @@ class _Query:
         if not f.definition["filterable"]:
             raise self._at("INVALID_FIELD", c.left.at, f"field '{f.name}' can not be filtered in a query call")
         if isinstance(c.right, Select):
-            return self._semi_join(c, sql, f)
+            return self._semi_join(c, c.right, sql, f)
         if isinstance(c.right, list):
-            return self._in_list(c, sql, f)
+            return self._in_list(c, c.right, sql, f)
         return self._compare(c.operator, sql, f, c.right, c.left.at)
 
-    def _semi_join(self, c: Comparison, sql: str, f: Field) -> str:
-        assert isinstance(c.right, Select)
-        inner = self._inner(c.right, None)
-        item = c.right.items[0]
-        if len(c.right.items) != 1 or not isinstance(item, Name) or not f.is_id:
+    def _semi_join(self, c: Comparison, tree: Select, sql: str, f: Field) -> str:
+        inner = self._inner(tree, None)
+        item = tree.items[0]
+        if len(tree.items) != 1 or not isinstance(item, Name) or not f.is_id:
             raise self._at("MALFORMED_QUERY", c.left.at, "a semi-join takes an ID field and a subquery of one ID field")
         column, inner_field, _ = inner._resolve(item)
         if not inner_field.is_id:
             raise self._at("INVALID_FIELD", item.at, f"The inner select field '{inner_field.name}' must be an ID field")
-        found = f"{sql} IN (SELECT {column} {inner._body()} AND {column} IS NOT NULL)"
-        if " WHERE " not in inner._body():
-            found = f"{sql} IN (SELECT {column} {inner._body()} WHERE {column} IS NOT NULL)"
+        found = f"{sql} IN (SELECT id FROM (SELECT {column} AS id {inner._body()}) WHERE id IS NOT NULL)"
         return found if c.operator == "IN" else f"NOT coalesce({found}, false)"
 
-    def _in_list(self, c: Comparison, sql: str, f: Field) -> str:
-        assert isinstance(c.right, list)
+    def _in_list(self, c: Comparison, values: list[Literal], sql: str, f: Field) -> str:
         if c.operator in {"INCLUDES", "EXCLUDES"}:
             if f.type != "multipicklist":
                 raise self._at("INVALID_FIELD", c.left.at, f"field {f.name} does not support {c.operator}")
@@ -598,12 +595,12 @@ class _Query:
                 " AND ".join(
                     f"list_contains(string_split(lower({sql}), ';'), {literal(v.lower())})" for v in str(one.value).split(";")
                 )
-                for one in c.right
+                for one in values
             ]
             found = " OR ".join(f"({part})" for part in parts)
             return f"({found})" if c.operator == "INCLUDES" else f"NOT coalesce({found}, false)"
-        plain = [v for v in c.right if not isinstance(v.value, Macro) and v.value is not None]
-        tests = [self._compare("=", sql, f, v, c.left.at) for v in c.right if v not in plain]
+        plain = [v for v in values if not isinstance(v.value, Macro) and v.value is not None]
+        tests = [self._compare("=", sql, f, v, c.left.at) for v in values if v not in plain]
         if plain:
             key = f"lower({sql})" if f.is_text else sql
             tests.insert(0, f"{key} IN ({', '.join(self._value(f, v, c.left.at) for v in plain)})")
@@ -621,7 +618,7 @@ class _Query:
             if not f.is_text:
                 raise self._at("INVALID_QUERY_FILTER_OPERATOR", at, f"invalid operator on {f.type} field")
             return f"lower({sql}) LIKE {self._value(f, right, at)} ESCAPE '\\'"
-        if f.type == "boolean" and operator not in {"=", "!="} or f.is_id and operator not in {"=", "!=", "<", ">", "<=", ">="}:
+        if (f.type == "boolean" and operator not in {"=", "!="}) or (f.is_id and operator not in {"=", "!=", "<", ">", "<=", ">="}):
             raise self._at("INVALID_QUERY_FILTER_OPERATOR", at, f"invalid operator on {f.type} field")
         key = f"lower({sql})" if f.is_text else sql
         if operator == "!=":

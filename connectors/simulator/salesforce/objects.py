@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from connectors.simulator.salesforce.catalogue import (
-    Field, SObject, make_field, make_object, recorded_object, stamps, system_field,
+    Field,
+    SObject,
+    make_field,
+    make_object,
+    recorded_object,
+    stamps,
+    system_field,
 )  # fmt: skip
 
 CURRENCIES = ["EUR", "USD", "GBP", "CHF", "SEK", "PLN", "DKK", "NOK", "CZK", "JPY", "CAD", "AUD"]
@@ -154,7 +160,7 @@ def task() -> SObject:
         currency_code(),
     ]  # fmt: skip
     flags = ("createable", "deletable", "layoutable", "mruEnabled", "searchLayoutable", "searchable", "triggerable", "undeletable")
-    return make_object("Task", "00T", fields, updateable=True, **dict.fromkeys(flags, True))
+    return make_object("Task", "00T", fields, can=[*flags, "updateable"])
 
 
 def opportunity_history() -> SObject:
@@ -256,7 +262,7 @@ def user() -> SObject:
         make_field("DefaultCurrencyIsoCode", "picklist", "Currency ISO Code", length=3, picklistValues=CURRENCIES),
     ]
     flags = ("createable", "layoutable", "mruEnabled", "searchable", "triggerable", "updateable")
-    return make_object("User", "005", fields, **dict.fromkeys(flags, True))
+    return make_object("User", "005", fields, can=flags)
 
 
 def _setup_object(name: str, prefix: str, fields: list[Field], **head: Any) -> SObject:
@@ -333,7 +339,9 @@ def plumbline_snapshot() -> SObject:
     fields = [
         *stamps(),
         system_field("Name", "string", "Plumbline Snapshot Name", length=80, nameField=True, autoNumber=True, nillable=False),
-        make_field("OwnerId", "reference", "Owner ID", referenceTo="User", relationshipName="Owner", nillable=False, defaultedOnCreate=True),
+        make_field(
+            "OwnerId", "reference", "Owner ID", referenceTo="User", relationshipName="Owner", nillable=False, defaultedOnCreate=True
+        ),
         currency_code(),
         make_field("Key__c", "string", length=255, externalId=True, idLookup=True, unique=True, caseSensitive=False),
         make_field("Snapshot_Date__c", "date"),
@@ -348,7 +356,7 @@ def plumbline_snapshot() -> SObject:
         make_field("Issues__c", "textarea", length=2000),
     ]
     flags = ("createable", "deletable", "layoutable", "searchable", "triggerable", "undeletable", "updateable")
-    return make_object("Plumbline_Snapshot__c", "a0B", fields, label="Plumbline Snapshot", **dict.fromkeys(flags, True))
+    return make_object("Plumbline_Snapshot__c", "a0B", fields, label="Plumbline Snapshot", can=flags)
 
 
 def standard_objects() -> dict[str, SObject]:

@@ -40,7 +40,8 @@ def _id(prefix: str, number: str) -> str:
 
 
 def _utc(column: str) -> str:
-    return f"date_trunc('second', {column}::TIMESTAMPTZ AT TIME ZONE 'UTC')"
+    """An instant as the org keeps it. By way of the epoch: AT TIME ZONE looks a zone up per row."""
+    return f"make_timestamp(epoch_us({column}::TIMESTAMPTZ) // 1000000 * 1000000)"
 
 
 def _case(column: str, values: dict[str, str]) -> str:
@@ -82,7 +83,8 @@ def load_company(org: SalesforceOrg, company_con: duckdb.DuckDBPyConnection) -> 
         for sobject, fields in _PICKLISTS.items():
             for field, source in fields.items():
                 table, column = source.split(".")
-                values = con.execute(f"SELECT DISTINCT {column} FROM scratch.company.{table} WHERE {column} IS NOT NULL ORDER BY ALL").fetchall()
+                found = f"SELECT DISTINCT {column} FROM scratch.company.{table} WHERE {column} IS NOT NULL ORDER BY ALL"
+                values = con.execute(found).fetchall()
                 org.objects[sobject].fields[field].definition["picklistValues"] = picklist([v for (v,) in values])
                 org.remember_field(sobject, field)
         con.execute("DROP SCHEMA scratch.company CASCADE")
@@ -96,6 +98,7 @@ def _statements(admin: str, org: SalesforceOrg) -> list[str]:
     now = f"TIMESTAMP '{org.now().replace(tzinfo=None)}'"
     set_up = f'(SELECT {_utc("org_created_at")} AS at FROM {c}.profile) o'
     corporate = f"(SELECT iso_code FROM {c}.currency WHERE is_home)"
+    category_names = {category: FORECAST_CATEGORY_NAMES[name] for category, name in _CATEGORIES.items()}
     user = {column: _id("005", f"x.{column}") for column in ("person_id", "manager_id", "owner_id", "created_by")}
 
     organization = f"""
@@ -239,13 +242,14 @@ def _statements(admin: str, org: SalesforceOrg) -> list[str]:
                stood.stage AS "StageName", stood.amount AS "Amount", stood.close_date AS "CloseDate",
                stood.probability AS "Probability", {_id("005", "current.owner::INTEGER")} AS "OwnerId", current.next_step[1] AS "NextStep",
                {_case("current.forecast_category", _CATEGORIES)} AS "ForecastCategory",
-               {_case("current.forecast_category", {k: FORECAST_CATEGORY_NAMES[v] for k, v in _CATEGORIES.items()})} AS "ForecastCategoryName",
+               {_case("current.forecast_category", category_names)} AS "ForecastCategoryName",
                st."IsClosed" AS "IsClosed", st."IsWon" AS "IsWon", stood.stage_changed_at AS "LastStageChangeDate",
                stood.pushes AS "PushCount", {_id("008", "stood.amount_history")} AS "LastAmountChangedHistoryId",
                {_id("008", "stood.close_date_history")} AS "LastCloseDateChangedHistoryId",
                {_stamped(_utc("x.created_at"), user["created_by"], _utc("coalesce(x.deleted_at, x.last_modified_at)"),
                          _id("005", "coalesce(x.deleted_by, current.person_id)"), deleted="x.is_deleted")}
-        FROM {c}.deal x JOIN stood USING (deal_id) JOIN current USING (deal_id) LEFT JOIN {c}.pipeline pipeline ON pipeline.pipeline = x.pipeline
+        FROM {c}.deal x JOIN stood USING (deal_id) JOIN current USING (deal_id)
+        LEFT JOIN {c}.pipeline pipeline ON pipeline.pipeline = x.pipeline
         LEFT JOIN "OpportunityStage" st ON st."ApiName" = stood.stage
     """
     opportunity_history = f"""
@@ -258,7 +262,8 @@ def _statements(admin: str, org: SalesforceOrg) -> list[str]:
         FROM snapshots h JOIN {c}.deal x USING (deal_id) ORDER BY h.number
     """
     # field -> name in the history, data type, and how a value is written as JSON
-    shown = _case("{}", {k: FORECAST_CATEGORY_NAMES[v] for k, v in _CATEGORIES.items()})
+    shown = _case("{}", category_names)
+    named = f"(SELECT trim(concat_ws(' ', first_name, last_name)) FROM {c}.person WHERE person_id = {{}}::INTEGER)"
     tracked: list[tuple[str, str, str, str]] = [
         ("stage", "StageName", "DynamicEnum", "to_json({})::VARCHAR"),
         ("amount", "Amount", "Currency", "java_double({}::DECIMAL(18,2))"),
@@ -267,7 +272,7 @@ def _statements(admin: str, org: SalesforceOrg) -> list[str]:
         ("probability", "Probability", "Percent", "java_double({}::DECIMAL(18,0))"),
         ("forecast_category", "ForecastCategoryName", "DynamicEnum", f"to_json({shown})::VARCHAR"),
         ("owner", "Owner", "EntityId", f"to_json({_id('005', '{}::INTEGER')})::VARCHAR"),
-        ("owner", "Owner", "Text", f"to_json((SELECT trim(concat_ws(' ', first_name, last_name)) FROM {c}.person WHERE person_id = {{}}::INTEGER))::VARCHAR"),
+        ("owner", "Owner", "Text", f"to_json({named})::VARCHAR"),
     ]  # fmt: skip
     changes = " UNION ALL ".join(
         f"""SELECT deal_id, "at", seq, {place} AS place, person_id, '{name}' AS field, '{kind}' AS type,
@@ -283,7 +288,8 @@ def _statements(admin: str, org: SalesforceOrg) -> list[str]:
             FROM {c}.deal
             UNION ALL {changes})
         SELECT {_id("017", 'row_number() OVER (ORDER BY ch."at", ch.deal_id, ch.seq, ch.place)')} AS "Id", x.is_deleted AS "IsDeleted",
-               {_id("006", "ch.deal_id")} AS "OpportunityId", {_id("005", "ch.person_id")} AS "CreatedById", {_utc('ch."at"')} AS "CreatedDate",
+               {_id("006", "ch.deal_id")} AS "OpportunityId", {_id("005", "ch.person_id")} AS "CreatedById",
+               {_utc('ch."at"')} AS "CreatedDate",
                ch.field AS "Field", ch.type AS "DataType", ch.old AS "OldValue", ch.new AS "NewValue"
         FROM changes ch JOIN {c}.deal x USING (deal_id)
     """
@@ -292,7 +298,8 @@ def _statements(admin: str, org: SalesforceOrg) -> list[str]:
         SELECT {_id("00K", "row_number() OVER (ORDER BY x.created_at, x.deal_id, x.contact_id)")} AS "Id",
                {_id("006", "x.deal_id")} AS "OpportunityId", {_id("003", "x.contact_id")} AS "ContactId", x.role AS "Role",
                x.is_primary AS "IsPrimary", {corporate} AS "CurrencyIsoCode",
-               {_stamped(_utc("x.created_at"), _id("005", "d.created_by"), _utc("coalesce(d.deleted_at, x.created_at)"), deleted="d.is_deleted")}
+               {_stamped(_utc("x.created_at"), _id("005", "d.created_by"), _utc("coalesce(d.deleted_at, x.created_at)"),
+                         deleted="d.is_deleted")}
         FROM {c}.deal_contact x JOIN {c}.deal d USING (deal_id)
     """
     activity = f"""{_id("006", "x.deal_id")} AS "WhatId", {_id("003", "x.contact_id")} AS "WhoId", {user["owner_id"]} AS "OwnerId",
@@ -316,7 +323,8 @@ def _statements(admin: str, org: SalesforceOrg) -> list[str]:
                {_utc("x.start_at")} AS "ActivityDateTime", {_utc("x.end_at")} AS "EndDateTime", {_utc("x.end_at")}::DATE AS "EndDate",
                {_utc("x.start_at")}::DATE AS "ActivityDate", date_diff('minute', x.start_at, x.end_at)::INTEGER AS "DurationInMinutes",
                false AS "IsAllDayEvent", false AS "IsPrivate", false AS "IsChild", false AS "IsGroupEvent", false AS "IsRecurrence",
-               'Busy' AS "ShowAs", 'Event' AS "EventSubtype", coalesce({_utc("x.end_at")} < {now} - INTERVAL 365 DAY, false) AS "IsArchived",
+               'Busy' AS "ShowAs", 'Event' AS "EventSubtype",
+               coalesce({_utc("x.end_at")} < {now} - INTERVAL 365 DAY, false) AS "IsArchived",
                {_stamped(_utc("x.created_at"), user["owner_id"], touched, deleted="d.is_deleted")}
         FROM {c}.activity x JOIN {c}.deal d USING (deal_id) WHERE x.kind = 'meeting'
     """
@@ -330,21 +338,22 @@ def _statements(admin: str, org: SalesforceOrg) -> list[str]:
             WHERE kind = 'meeting' OR status = 'completed' GROUP BY deal_id) done ON r.id = {_id("006", "done.deal_id")}
         WHERE "Opportunity"."Id" = r.id
     """
-    taken_along = f"""
-        UPDATE {{table}} SET _deleted_with = "{{lookup}}" WHERE "IsDeleted"
+    taken_along = """
+        UPDATE {table} SET _deleted_with = "{lookup}" WHERE "IsDeleted"
     """
     deletions = f"""
         INSERT INTO simulator.deletion
         SELECT 'Opportunity', {_id("006", "deal_id")}, {_utc("deleted_at")} FROM {c}.deal WHERE is_deleted
         UNION ALL
-        SELECT 'OpportunityContactRole', r."Id", o."SystemModstamp" FROM "OpportunityContactRole" r JOIN "Opportunity" o ON o."Id" = r."OpportunityId"
+        SELECT 'OpportunityContactRole', r."Id", o."SystemModstamp"
+        FROM "OpportunityContactRole" r JOIN "Opportunity" o ON o."Id" = r."OpportunityId"
         WHERE r."IsDeleted"
     """
     keys = " UNION ALL ".join(
         f"SELECT '{sobject}', {column}, {_id(prefix, column)} FROM {c}.{table}"
         for sobject, prefix, table, column in [
-            ("User", "005", "person", "person_id"), ("Account", "001", "account", "account_id"), ("Contact", "003", "contact", "contact_id"),
-            ("Opportunity", "006", "deal", "deal_id"), ("Task", "00T", "activity", "activity_id"),
+            ("User", "005", "person", "person_id"), ("Account", "001", "account", "account_id"),
+            ("Contact", "003", "contact", "contact_id"), ("Opportunity", "006", "deal", "deal_id"),
         ]
     )  # fmt: skip
     return [

@@ -33,7 +33,7 @@ def insert(org: SalesforceOrg, sobject: str, rows: list[dict[str, Any]]) -> list
     for row in rows:
         number = org._numbers.get(sobject, FIRST_NUMBER)
         org._numbers[sobject] = number + 1
-        whole = {"Id": make_id(o.prefix, number)}
+        whole: dict[str, Any] = {"Id": make_id(o.prefix, number)}
         whole |= {name: stamp for name in ("CreatedDate", "LastModifiedDate", "SystemModstamp") if name in o.fields}
         if o.soft_deletes:
             whole["IsDeleted"] = False

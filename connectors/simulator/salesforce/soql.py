@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -89,17 +90,20 @@ _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 
 
 def _unquote(text: str) -> str:
-    out, chars = [], iter(text[1:-1])
-    for c in chars:
-        if c == "\\":
-            c = next(chars)
-            # \% and \_ stay escaped: they are literal characters of a LIKE pattern.
-            c = _ESCAPES.get(c.lower(), "\\" + c if c in "%_" else c)
-        out.append(c)
-    return "".join(out)
+    # \% and \_ stay escaped: they are literal characters of a LIKE pattern.
+    def plain(match: re.Match[str]) -> str:
+        c = match[1]
+        return _ESCAPES.get(c.lower(), match[0] if c in "%_" else c)
+
+    return re.sub(r"\\(.)", plain, text[1:-1])
 
 
 class _Builder(Transformer[Token, Any]):
+    """One method per rule of the grammar. `list` and `items` are their children as they come."""
+
+    def __default__(self, data: Any, children: Any, meta: Any) -> Any:
+        return children if data == "list" else super().__default__(data, children, meta)
+
     def alias(self, c: list[Any]) -> str:
         return str(c[0])
 
@@ -146,9 +150,6 @@ class _Builder(Transformer[Token, Any]):
             return Literal(None, at)
         name, _, n = text.partition(":")
         return Literal(Macro(name.upper(), int(n) if n else None, at), at)
-
-    def list(self, c: list[Any]) -> list[Any]:
-        return c
 
     def operator(self, c: list[Any]) -> str:
         return "!=" if str(c[0]) == "<>" else str(c[0]).upper()

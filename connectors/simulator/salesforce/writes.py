@@ -178,7 +178,8 @@ class Run:
 
     def csv_relation(self) -> str:
         """The uploaded rows as SQL relation, as they came."""
-        assert isinstance(self.batch.rows, CsvRows)
+        if not isinstance(self.batch.rows, CsvRows):
+            raise TypeError("the batch was not uploaded as CSV")
         return _read_csv(self.batch.rows)
 
     def copy_lines(self, path: Path, header: str, lines: str) -> None:
@@ -323,7 +324,8 @@ class Run:
             return
         name = self.sobject.name
         if not self.sobject.head["createable" if inserting else "updateable"]:
-            raise SalesforceError("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", f"entity type cannot be {'inserted' if inserting else 'updated'}: {name}")
+            what = "inserted" if inserting else "updated"
+            raise SalesforceError("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", f"entity type cannot be {what}: {name}")
         if not inserting:
             self._check_targets(where)
         self._check_values(where)
@@ -348,14 +350,20 @@ class Run:
             written = f"SELECT s.rn, {', '.join(columns)} FROM _stage s WHERE {where}"
         else:
             carried = ", ".join(f't."{n}"' for n in self._carried(list(writable)))
-            old = f"SELECT s.rn, {carried} FROM _stage s JOIN \"{name}\" t ON t.\"Id\" = s._id WHERE {where} AND s.rn NOT IN (SELECT rn FROM _error)"
-            self.sql(f"CREATE OR REPLACE TEMP TABLE _old AS {old}")
+            self.sql(
+                f"""
+                CREATE OR REPLACE TEMP TABLE _old AS
+                SELECT s.rn, {carried} FROM _stage s JOIN "{name}" t ON t."Id" = s._id
+                WHERE {where} AND s.rn NOT IN (SELECT rn FROM _error)
+                """
+            )
             replaced = [given(f, f't."{n}"') + f' AS "{n}"' for n, f in writable.items()]
             stamps = {"LastModifiedDate": self.stamp, "LastModifiedById": self.by, "SystemModstamp": self.stamp}
             replaced += [f'{sql} AS "{n}"' for n, sql in stamps.items() if n in self.sobject.fields]
             written = f"SELECT t.* REPLACE ({', '.join(replaced)}) FROM _old t JOIN _stage s ON s.rn = t.rn"
         derived = effects.derive(self)
-        effect = f"REPLACE ({', '.join(f'{sql} AS {chr(34)}{n}{chr(34)}' for n, sql in derived.columns.items())})" if derived.columns else ""
+        effect = ", ".join(f'{sql} AS "{n}"' for n, sql in derived.columns.items())
+        effect = f"REPLACE ({effect})" if effect else ""
         self.sql(
             f"""
             CREATE OR REPLACE TEMP TABLE _new AS
@@ -397,8 +405,8 @@ class Run:
         """SQL of what a new record has where nothing is given."""
         o = self.sobject
         defaults = {"Id": "s._new_id"}
-        defaults |= {n: self.stamp for n in ("CreatedDate", "LastModifiedDate", "SystemModstamp")}
-        defaults |= {n: self.by for n in ("CreatedById", "LastModifiedById", "OwnerId")}
+        defaults |= dict.fromkeys(("CreatedDate", "LastModifiedDate", "SystemModstamp"), self.stamp)
+        defaults |= dict.fromkeys(("CreatedById", "LastModifiedById", "OwnerId"), self.by)
         defaults["CurrencyIsoCode"] = '(SELECT "IsoCode" FROM "CurrencyType" WHERE "IsCorporate")'
         if "RecordTypeId" in o.fields:
             defaults["RecordTypeId"] = (
@@ -496,7 +504,7 @@ class Run:
         for f in self.sobject.stored():
             d = f.definition
             required = not d["nillable"] and d["createable"] and f.type != "boolean"
-            if required and (self.inserting and not d["defaultedOnCreate"] or f.name in self.fields):
+            if required and ((self.inserting and not d["defaultedOnCreate"]) or f.name in self.fields):
                 checks.append(
                     f"SELECT rn, 'REQUIRED_FIELD_MISSING', 'Required fields are missing: [{f.name}]', ['{f.name}'] "
                     f'FROM _new WHERE "{f.name}" IS NULL'
@@ -519,7 +527,10 @@ class Run:
         self.con.execute("BEGIN")
         self.sql("DELETE FROM _error")
         self.con.executemany("INSERT INTO _error VALUES (?, ?, ?, ?)", errors)
-        self.sql("CREATE OR REPLACE TEMP TABLE _result AS SELECT unnest(?::BIGINT[]) AS rn, NULL::VARCHAR AS id, false AS created", [[r[0] for r in staged]])
+        self.sql(
+            "CREATE OR REPLACE TEMP TABLE _result AS SELECT unnest(?::BIGINT[]) AS rn, NULL::VARCHAR AS id, false AS created",
+            [[row[0] for row in staged]],
+        )
         self._fail(
             """SELECT rn, 'ALL_OR_NONE_OPERATION_ROLLED_BACK',
             'Record rolled back because not all records were valid and the request was using AllOrNone header', []
@@ -572,10 +583,9 @@ class Run:
         while levels:
             current, where, root = levels.pop()
             self._remember_opportunities(current, where)
-            self.sql(f'INSERT INTO simulator.deletion SELECT \'{current}\', "Id", {self.stamp} FROM "{current}" WHERE NOT "IsDeleted" AND {where}')
-            self.sql(
-                f'UPDATE "{current}" SET "IsDeleted" = true, _deleted_with = {root}{self._moved(current)} WHERE NOT "IsDeleted" AND {where}'
-            )
+            alive = f'NOT "IsDeleted" AND {where}'
+            self.sql(f'INSERT INTO simulator.deletion SELECT {literal(current)}, "Id", {self.stamp} FROM "{current}" WHERE {alive}')
+            self.sql(f'UPDATE "{current}" SET "IsDeleted" = true, _deleted_with = {root}{self._moved(current)} WHERE {alive}')
             for child, lookup in CASCADES.get(current, []):
                 if root == "NULL":
                     levels.append((child, f'"{lookup}" IN (SELECT id FROM _gone)', f'"{lookup}"'))
@@ -587,7 +597,8 @@ class Run:
     def _restore(self, name: str) -> None:
         for current, where in [(name, '"Id" IN (SELECT id FROM _gone)'), *self._with_root(name)]:
             self._remember_opportunities(current, where)
-            self.sql(f"DELETE FROM simulator.deletion WHERE sobject = '{current}' AND id IN (SELECT \"Id\" FROM \"{current}\" WHERE {where})")
+            back = f'SELECT "Id" FROM "{current}" WHERE {where}'
+            self.sql(f"DELETE FROM simulator.deletion WHERE sobject = '{current}' AND id IN ({back})")
             self.sql(f'UPDATE "{current}" SET "IsDeleted" = false, _deleted_with = NULL{self._moved(current)} WHERE {where}')
 
     def _purge(self, name: str) -> None:
