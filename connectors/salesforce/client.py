@@ -32,6 +32,7 @@ NEWEST = 68  # the newest version whose REST, Bulk 2.0 and OAuth resources were 
 RESULT_PAGES = 58  # first version with Bulk 2.0 parallel result pages
 SIGN_IN, ORG = "sign-in", "org"
 STATUS_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504})
+STATUS_ABSENT = frozenset({404, 405, 410, 414, 431, 501})  # said by what stands before Salesforce, or by a server without the resource
 
 
 class Refused(Exception):
@@ -96,7 +97,7 @@ class Client:
     def _offered(self) -> list[int]:
         response = self._wire(SIGN_IN, lambda: self.session.get(f"{self.settings.instance_url}/services/data/"))
         if response.status_code in STATUS_TRANSIENT:
-            raise self._transient(SIGN_IN, response)
+            raise self._transient(SIGN_IN, response.status_code, response)
         try:
             return [int(float(item["version"])) for item in orjson.loads(response.content)]
         except (ValueError, KeyError, TypeError):
@@ -104,10 +105,10 @@ class Client:
 
     # Calling
 
-    def call(self, obj: str, path: str, *, method: str = "GET", json: Any = None, again: bool = True) -> Any:
-        """A JSON call below /services/data/vXX.0/; the answer parsed, None when empty.
+    def call(self, obj: str, path: str, *, method: str = "GET", json: Any = None) -> Any:
+        """A JSON call below /services/data/vXX.0/; the answer parsed, None when empty. Raises Refused, or a CrmError.
 
-        again: whether the request may reach the server twice. Raises Refused, or a CrmError.
+        Any call may reach the server twice, after an answer that was lost: only what may be repeated belongs here.
         """
 
         def send(token: Token) -> Any:
@@ -116,7 +117,7 @@ class Client:
                 options["data"] = orjson.dumps(json)
             return self._sf.restful(path, method=method, **options)
 
-        return self._run(obj, send, again)
+        return self._run(obj, send)
 
     def fetch(self, obj: str, url: str, *, headers: Mapping[str, str] | None = None) -> tuple[bytes, Mapping[str, str]]:
         """GET bytes from `url` (absolute on the host: /services/…) into memory: pages of some MB."""
@@ -126,7 +127,7 @@ class Client:
             self._refuse(response)
             return response.content, response.headers
 
-        return self._run(obj, send, True)
+        return self._run(obj, send)
 
     def download(self, obj: str, url: str, target: Path) -> tuple[int, Mapping[str, str]]:
         """GET bytes from `url` to the file `target`, which is absent or whole; gives size and headers. A broken body is
@@ -146,7 +147,7 @@ class Client:
                 return size, response.headers
 
         try:
-            result = self._run(obj, send, True)
+            result = self._run(obj, send)
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
@@ -159,7 +160,7 @@ class Client:
             headers = self._headers(token, {"Content-Type": "text/csv; charset=UTF-8"})
             self._refuse(self.session.put(self.settings.instance_url + url, headers=headers, data=body))
 
-        self._run(obj, send, True)
+        self._run(obj, send)
 
     def soap(self, obj: str, envelope: str) -> bytes:
         """POST a partner SOAP call that has no REST twin; `{token}` in the envelope becomes the session. Raises Refused."""
@@ -172,7 +173,7 @@ class Client:
                 raise Refused(response.status_code if response.status_code in (401, 503) else 400, "SOAP_FAULT", "")
             return response.content
 
-        return self._run(obj, send, True)
+        return self._run(obj, send)
 
     @property
     def data(self) -> str:
@@ -181,7 +182,7 @@ class Client:
 
     # What every call goes through
 
-    def _run(self, obj: str, send: Callable[[Token], T], again: bool) -> T:
+    def _run(self, obj: str, send: Callable[[Token], T]) -> T:
         """One call with retries: budget, token, refusals in our terms."""
         from simple_salesforce.exceptions import SalesforceError
 
@@ -193,7 +194,7 @@ class Client:
                 self.budget.spend(obj)
                 token = self.tokens.token()
                 try:
-                    result = self._wire(obj, partial(send, token), again)
+                    result = self._wire(obj, partial(send, token))
                 except SalesforceError as error:
                     refused = refusal(error.status, error.content)
                 except Refused as error:
@@ -202,13 +203,13 @@ class Client:
                     self.tokens.proven()
                     return result
                 if refused.status != 401:
-                    raise self._judge(obj, refused, again)
+                    raise self._judge(obj, refused)
                 self.tokens.refresh(token, obj)  # gives up with CrmAuthError when fresh tokens are refused too
 
         return self.policy.run(attempt)
 
-    def _wire(self, obj: str, send: Callable[[], T], again: bool = True) -> T:
-        """Send one request; trouble of the network becomes Transient where another try is right."""
+    def _wire(self, obj: str, send: Callable[[], T]) -> T:
+        """Send one request; trouble of the network becomes Transient."""
         try:
             result = send()
         except requests.JSONDecodeError:
@@ -216,8 +217,6 @@ class Client:
         except (requests.RequestException, HTTPError) as error:  # not OSError: a full disk is not the network
             trouble = network_trouble(error, self.settings.instance_url)
             failed = CrmUnavailableError(trouble.what, source=self.settings.name, obj=obj, fix=trouble.fix, code=trouble.kind)
-            if trouble.sent and not again:
-                raise failed from None
             raise Transient(failed, hopeless=not trouble.sent and not self._answered) from None
         return result
 
@@ -229,7 +228,7 @@ class Client:
                 content = ""
             raise refusal(response.status_code, content)
 
-    def _judge(self, obj: str, refused: Refused, again: bool) -> Exception:
+    def _judge(self, obj: str, refused: Refused) -> Exception:
         """What a refusal means, whatever was asked. Codes: SOAP API Developer Guide, "ExceptionCode"."""
         name, answer = self.settings.name, self.session.last
         status, code = refused.status, refused.code
@@ -250,9 +249,10 @@ class Client:
                 code=code,
                 fix='Give the user the permission "API Enabled"; the org needs an edition with API access.',
             )
-        if code == "REQUEST_LIMIT_EXCEEDED" or (status in STATUS_TRANSIENT and (again or status in (429, 503))):
-            assert answer is not None  # noqa: S101 - a refusal is an answer
-            return self._transient(obj, answer, code)
+        if code == "REQUEST_LIMIT_EXCEEDED" or status in STATUS_TRANSIENT:
+            return self._transient(obj, status, answer, code)
+        if not code and status in STATUS_ABSENT:
+            return Refused(status, f"HTTP_{status}", "")
         if status >= 500:
             return CrmUnavailableError(f"Salesforce answers {status}", source=name, obj=obj, code=code, fix="Run again later.")
         if 300 <= status < 400:
@@ -267,16 +267,16 @@ class Client:
             return self.not_json(obj)
         return refused
 
-    def _transient(self, obj: str, response: requests.Response, code: str | None = None) -> Transient:
-        said = f"Salesforce answers {response.status_code}" + (f" {code}" if code else "") + " each time"
+    def _transient(self, obj: str, status: int, answer: requests.Response | None, code: str = "") -> Transient:
+        said = f"Salesforce answers {status}" + (f" {code}" if code else "") + " each time"
         failed = CrmUnavailableError(
             said,
             source=self.settings.name,
             obj=obj,
-            code=code or str(response.status_code),
+            code=code or str(status),
             fix="Run again later; see status.salesforce.com.",
         )
-        return Transient(failed, after=retry_after(response.headers))
+        return Transient(failed, after=retry_after(answer.headers) if answer is not None else None)
 
     def not_json(self, obj: str) -> CrmProtocolError:
         answer = self.session.last

@@ -116,6 +116,8 @@ class _Run:
 
     def _refused(self, spec: SObject, manifest: Manifest, landed: Landed, refused: Refused, before: int) -> Manifest:
         """An object that this org or user does not have: the end for deals, a notice for what is around them."""
+        if spec.required and refused.code.startswith("HTTP_"):
+            raise self.client.not_json(spec.name)
         if spec.required:
             hidden = refused.status in (403, 404) or refused.code in HIDDEN
             raise self.client.permission(spec.name, refused.code) if hidden else self.client.protocol(spec.name, refused)
@@ -162,6 +164,10 @@ class _Run:
             self.say(f"{selection.spec.name}: {many.total} records, by Bulk API")
             if not self._bulk(selection, lower, landed):
                 rest.query(self.client, selection, lower, landed, lambda _: True)
+        except Refused as refused:
+            heavy = refused.status in (414, 431) or refused.code in ("QUERY_TIMEOUT", "URI_TOO_LONG", "QUERY_TOO_COMPLICATED")
+            if not (heavy and selection.spec.bulk and not first_bulk and self._bulk(selection, lower, landed)):
+                raise
         return selection
 
     def _pays(self, total: int) -> bool:

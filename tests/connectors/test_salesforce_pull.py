@@ -88,6 +88,23 @@ def test_what_the_org_does_not_have_is_a_notice_not_an_error(stub, org, tmp_path
     assert told["files"] == [] and not told["complete"] and "NOT_FOUND" in told["notice"]
 
 
+@pytest.mark.parametrize(("status", "body"), [(404, "<html>no such page</html>"), (405, ""), (501, "not built"), (404, error("NOT_FOUND"))])
+def test_server_without_the_optional_parts(stub, org, tmp_path, status, body):
+    stub.limit = None
+    for path in ("/limits", "/deleted/", "resultPages", "/Soap/", "sobjects/(?!Opportunity/)", "jobs/ingest"):
+        stub.answer(path, status, body, times=30)
+    run(org, tmp_path, since={"Opportunity": datetime(2026, 11, 1, tzinfo=UTC)}, api="bulk")
+    assert set(landed(tmp_path, "Opportunity")) == ids(*range(5))
+    assert "sync" in manifest(tmp_path, "Opportunity.deleted")["notice"]
+
+
+@pytest.mark.parametrize("status", [414, 431])
+def test_address_that_a_proxy_finds_too_long_goes_by_bulk(stub, org, tmp_path, status):
+    stub.answer("queryAll.*FROM.Opportunity", status, "")
+    run(org, tmp_path)
+    assert {f["format"] for f in manifest(tmp_path, "Opportunity")["files"]} == {"csv"}
+
+
 def test_watermark_never_passes_the_servers_clock(stub, org, tmp_path):
     stub.objects["Opportunity"].append(deal(50, SystemModstamp="2026-11-20T02:00:30.000+0000"))  # committed while we read
     run(org, tmp_path)

@@ -200,11 +200,11 @@ def test_faults_amid_the_pages(org, pull, api, fault):
 def test_tokens_that_expire_between_any_two_calls(org, world, pull, monkeypatch):
     original, calls = Client._run, []
 
-    def strike(self, obj, send, again):
+    def strike(self, obj, send):
         calls.append(obj)
         if len(calls) % 5 == 0:
             org.faults.arm("expire_tokens")
-        return original(self, obj, send, again)
+        return original(self, obj, send)
 
     monkeypatch.setattr(Client, "_run", strike)
     assert in_landing(pull(api="bulk")) == in_org(org)
