@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -550,6 +551,47 @@ def test_a_missing_scope(night: Night, scope: str, obj: str) -> None:
     assert night.landed(obj) == []
     notice = manifest(night.directory, obj)["notice"]
     assert scope in notice and not manifest(night.directory, obj)["complete"]
+
+
+# Writing back -----------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_comes_back_with_the_next_pull(night: Night, tmp_path: Path) -> None:
+    keys = night.deals(120)
+    night.pull()
+    night.next_day()
+    night.portal.purge("deals", keys[3])
+    changes, results = tmp_path / "changes.ndjson", tmp_path / "results.ndjson"
+    fields: dict[str, dict[str, Any]] = {key: {"plumbline_status": "at_risk", "plumbline_score": 55} for key in keys}
+    fields[keys[5]]["plumbline_status"] = "no such option"
+    fields[keys[110]] = {"plumbline_status": "clean", "plumbline_flagged_since": "2026-11-23", "plumbline_top_issue": "Überfällig"}
+    changes.write_text("".join(json.dumps({"id": key, "fields": value}) + "\n" for key, value in fields.items()))
+    written = hubspot.write(night.settings, changes=changes, results=results)
+    answered = {line["id"]: line for line in map(json.loads, results.read_text().splitlines())}
+    assert (written.written, written.failed) == (118, 2)
+    assert answered.keys() == set(keys)
+    assert answered[keys[5]]["code"] == "INVALID_OPTION" and answered[keys[3]]["code"] == "OBJECT_NOT_FOUND"
+
+    changes.write_text(json.dumps({"id": keys[0], "fields": {"plumbline_status": None}}))
+    assert hubspot.write(night.settings, changes=changes, results=tmp_path / "more.ndjson").written == 1
+    night.pull()
+    night.check()
+    assert set(night.landed()) == set(keys) - {keys[3]}
+    assert night.believed.live[keys[0]]["plumbline_status"] is None
+    assert night.believed.live[keys[1]]["plumbline_status"] == "at_risk" and night.believed.live[keys[1]]["plumbline_score"] == "55"
+    assert night.believed.live[keys[110]]["plumbline_flagged_since"] == "2026-11-23"
+
+
+def test_dated_paths(nights: Callable[..., Night]) -> None:
+    night = nights(api_version="2026-09")
+    keys = night.deals(60)
+    night.pull()
+    night.next_day()
+    night.portal.update("deals", keys[0], {"amount": "1"})
+    night.portal.archive("deals", keys[1])
+    night.pull()
+    night.check()
+    assert not [call.path for call in night.app.state.requests.calls if "/v3/" in call.path or "/v4/" in call.path]
 
 
 # Any order of anything ------------------------------------------------------------------------------------------------
