@@ -1,6 +1,12 @@
 -- What tonight's verdicts do to the findings: which episodes go on, which begin, which end and why. Nothing is written yet.
 create or replace table plumbline_check.kept as
-select finding.finding_id, flag.*
+select
+    finding.finding_id, finding.opportunity_key, finding.rule_id,
+    flag.severity, if(flag.waived, 'waived', 'open') as state, flag.message, flag.evidence, flag.owner_id,
+    finding.first_seen_at,
+    greatest(finding.last_seen_at, $now) as last_seen_at,
+    finding.runs_seen + if(finding.last_seen_at < $now, 1, 0) as runs_seen,   -- run again at the same instant, nothing counts twice
+    null::timestamptz as resolved_at, null::varchar as resolution
 from quality.finding
 join plumbline_check.flag using (opportunity_key, rule_id)
 where finding.state <> 'resolved';

@@ -263,3 +263,17 @@ def test_deals_that_appear_twice_are_refused(con: duckdb.DuckDBPyConnection) -> 
     deal(con, "twice")
     with pytest.raises(Exception, match="holds a record twice"):
         run(con)
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_findings_at_once_and_again(con: duckdb.DuckDBPyConnection) -> None:
+    """Past one row group of 122,880 DuckDB inserts in parallel, where 1.5 loses rows after an empty insert into the same table."""
+    deal(con, "0", contact_count=0)
+    con.execute(
+        "insert into core.opportunity select o.* replace (concat('sales:', i) as opportunity_key, i::varchar as opportunity_id)"
+        " from core.opportunity o, range(1, 130000) t(i)"
+    )
+    first = run(con)
+    second = run(con, now=NOW + NIGHT)
+    assert (first.opened, second.opened, second.kept) == (260_000, 0, 260_000)
+    assert one(con, "select count(*), min(runs_seen) from quality.finding where state = 'open'") == (260_000, 2)
