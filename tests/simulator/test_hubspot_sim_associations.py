@@ -51,6 +51,19 @@ def test_a_listing_brings_associations(hub: Served, deal: str) -> None:
     assert [one.id for one in typed.results[0].associations["contacts"].results] == [karin]
 
 
+def test_a_record_with_very_many_contacts_tells_that_there_are_more(hub: Served, deal: str) -> None:
+    hub.portal.rows(
+        """insert into association select 'deals', ?, 'contacts', 21500000000 + range, 'HUBSPOT_DEFINED', 3, false from range(101)""",
+        [int(deal)],
+    )
+    _, page = hub.call("GET", "/crm/v3/objects/deals", query=(("associations", "contacts"),))
+    contacts = page["results"][0]["associations"]["contacts"]
+    assert len(contacts["results"]) == 100
+    assert contacts["paging"]["next"]["after"] == "21500000100"
+    _, whole = hub.call("POST", "/crm/v4/associations/deals/contacts/batch/read", {"inputs": [{"id": deal}]})
+    assert len(whole["results"][0]["to"]) == 101
+
+
 def test_the_first_company_is_primary_until_another_takes_it(hub: Served, deal: str) -> None:
     a, b = company(hub, "A"), company(hub, "B")
     hub.portal.associate("deals", deal, "companies", a)

@@ -219,3 +219,13 @@ def test_deals_of_a_contact(hub: Served) -> None:
     contact = hub.portal.create("contacts", {"email": "a@example.com"})
     hub.portal.associate("deals", deal, "contacts", contact)
     assert names(hub, {"propertyName": "associations.contact", "operator": "EQ", "value": contact}) == [HANSA]
+
+
+def test_a_late_write_by_the_api_is_answered_at_once_and_seen_later(hub: Served) -> None:
+    deal = hub.client.crm.deals.search_api.do_search({"limit": 1}).results[0].id
+    hub.faults.arm("late_commit", seconds=60, method="POST", path="batch/update")
+    answer = hub.client.crm.deals.batch_api.update({"inputs": [{"id": deal, "properties": {"plumbline_score": "5"}}]})
+    assert answer.results[0].properties["plumbline_score"] == "5"
+    assert hub.deal(deal, "plumbline_score")["plumbline_score"] is None
+    hub.clock.advance(timedelta(seconds=61))
+    assert hub.deal(deal, "plumbline_score")["plumbline_score"] == "5"

@@ -11,6 +11,7 @@ from connectors.simulator.hubspot.records import Records
 from connectors.simulator.hubspot.store import Store, literal
 
 VERSIONS = {"deals": 20, "companies": 20, "contacts": 45}  # versions of a property that a read gives
+INLINE = 100  # associations of a kind that come with a record; there is a page more when it has more
 
 
 @dataclass(frozen=True)
@@ -126,16 +127,21 @@ class Pages:
         keys = "".join(f" when {literal(other.name)} then {literal(self.catalogue.api_name(other))}" for other in wanted)
         listed = ", ".join(str(int(i)) for i in ids)
         return [
-            f"""link as (
-                select a.from_id, a.to_type, string_agg('{{"id":"' || a.to_id || '","type":"' || t.name || '"}}', ','
-                                                        order by a.to_id, t.type_id) as entries
+            f"""numbered as (
+                select a.from_id, a.to_type, a.to_id, t.name, t.type_id,
+                       row_number() over (partition by a.from_id, a.to_type order by a.to_id, t.type_id) as n
                 from association a join association_type t on t.from_type = a.from_type and t.to_type = a.to_type
                      and t.category = a.category and t.type_id = a.type_id
                 where a.from_type = {literal(object_type.name)} and a.to_type in ({names}) and not a.hidden
-                  and a.from_id between {min(ids)} and {max(ids)} and a.from_id in ({listed})
-                group by a.from_id, a.to_type)""",
+                  and a.from_id between {min(ids)} and {max(ids)} and a.from_id in ({listed}))""",
+            f"""link as (
+                select from_id, to_type, '{{"results":[' || string_agg('{{"id":"' || to_id || '","type":"' || name || '"}}', ','
+                         order by n) filter (n <= {INLINE}) || ']'
+                       || coalesce(',"paging":{{"next":{{"after":"' || any_value(to_id) filter (n = {INLINE} + 1) || '"}}}}', '')
+                       || '}}' as entries
+                from numbered group by from_id, to_type)""",
             f"""linked as (
-                select from_id, '{{' || string_agg('"' || (case to_type{keys} end) || '":{{"results":[' || entries || ']}}', ','
+                select from_id, '{{' || string_agg('"' || (case to_type{keys} end) || '":' || entries, ','
                                                    order by to_type) || '}}' as entries
                 from link group by from_id)""",
         ]

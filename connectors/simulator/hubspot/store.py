@@ -44,6 +44,8 @@ class Store:
         self.lock = RLock()
         self.con = duckdb.connect(str(path) if path else ":memory:")
         self.con.execute("set timezone = 'UTC'")
+        if path:
+            self.con.execute("set memory_limit = '1GB'")  # a large portal lives on disk, beside what is being tested with it
         self.con.execute("set preserve_insertion_order = true")  # pages are found by zone maps over rising ids
         self.con.execute(SCHEMA)
         self._depth = 0
