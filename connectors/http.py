@@ -98,9 +98,9 @@ class RetryPolicy:
 
         def enough(state: tenacity.RetryCallState) -> bool:
             error = failure(state)
-            if error and (error.hopeless or (error.after or 0) > self.longest):
-                return state.attempt_number >= 2 or not error.hopeless
-            return state.attempt_number >= self.tries
+            if error and (error.after or 0) > self.longest:
+                return True
+            return state.attempt_number >= (2 if error and error.hopeless else self.tries)
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Transient), stop=enough, wait=pause, sleep=self.sleep, reraise=True
