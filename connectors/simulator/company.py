@@ -152,9 +152,10 @@ def build_company(con: duckdb.DuckDBPyConnection, *, seed: int, deals: int, now:
     sellers, people = _people(con, rng, kind, deals, calendar)
     accounts, first_contact = _accounts(con, rng, kind, deals)
     drawn = draw_deals(
-        rng, deals=deals, sellers=sellers, pipelines=pipelines, accounts=accounts, teams=TEAM_SHARE, merges=kind == "hubspot"
-    )
-    owner, actor, creator, previous = _who(rng, drawn, sellers, people, kind)
+        rng, deals=deals, sellers=sellers, pipelines=pipelines, accounts=accounts, teams=TEAM_SHARE,
+        merges=kind == "hubspot", ownerless=kind == "hubspot",
+    )  # fmt: skip
+    owner, actor, creator, previous = _who(rng, drawn, sellers, people)
     _account_rows(con, rng, accounts, sellers, people, first_contact, calendar, kind)
     _deal_rows(con, rng, drawn, kind, creator, calendar)
     _event_tables(con)
@@ -277,7 +278,7 @@ def _people(
     leavers = rng.permutation(others)[: max(2, round(n * 0.14))]
     left[leavers] = rng.uniform(np.maximum(joined[leavers] + 60, -330), -25)
     # Lately enough that deals which are still open were theirs.
-    left[leavers[: max(2, len(leavers) // 2)]] = rng.uniform(-75, -25, max(2, len(leavers) // 2))
+    left[leavers[: max(2, len(leavers) // 2)]] = rng.uniform(-45, -12, max(2, len(leavers) // 2))
     style = np.zeros(n, np.int64)
     stay = rng.permutation(np.flatnonzero(np.isinf(left) & ~veteran))
     for i, seller in enumerate(stay[: max(3, 3 * (n // 25))]):
@@ -348,14 +349,12 @@ def _when(calendar: Calendar, t: float) -> datetime:
 
 
 def _who(
-    rng: np.random.Generator, deals: Deals, sellers: Sellers, people: People, kind: Kind
+    rng: np.random.Generator, deals: Deals, sellers: Sellers, people: People
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """By deal: owner (0: nobody), who acts when the owner cannot, creator, and the owner before a handover (0: none)."""
     n = len(deals)
     manager = FIRST_MANAGER + deals.team
-    # In Salesforce somebody always owns a deal, if only an integration or a queue's user; in HubSpot it may be nobody.
-    nobody = np.where(rng.random(n) < 0.5, OTHER_INTEGRATION, QUEUE) if kind == "salesforce" else np.zeros(n, np.int64)
-    owner = np.where(deals.owner >= 0, people.seller[deals.owner], nobody)
+    owner = np.where(deals.owner >= 0, people.seller[deals.owner], 0)
     first = np.searchsorted(sellers.team, np.arange(6))
     other = first[deals.team] + (rng.random(n) * (first[deals.team + 1] - first[deals.team])).astype(np.int64)
     there = (sellers.joined[other] < deals.created) & (sellers.left[other] > deals.created)

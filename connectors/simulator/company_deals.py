@@ -133,9 +133,10 @@ class Deals:
 
 
 def draw_deals(
-    rng: np.random.Generator, *, deals: int, sellers: Sellers, pipelines: Pipelines, accounts: Accounts, teams: Floats, merges: bool
-) -> Deals:
-    """`deals` deals. teams: share of the deals by team. merges: whether this CRM can merge deals.
+    rng: np.random.Generator, *, deals: int, sellers: Sellers, pipelines: Pipelines, accounts: Accounts, teams: Floats, merges: bool,
+    ownerless: bool,
+) -> Deals:  # fmt: skip
+    """`deals` deals. teams: share of the deals by team. merges: whether this CRM merges deals; ownerless: whether some have no owner.
 
     Sets `accounts.created` too.
     """
@@ -178,7 +179,7 @@ def draw_deals(
 
     # Open deals moved with their defects, some to before their owner had joined.
     owner = _owners(rng, owner, team, created, end, sellers)
-    _leave_behind(rng, owner, created, opened, defects, sellers)
+    _leave_behind(rng, owner, created, opened, defects, sellers, nobody=ownerless)
     style = np.where(owner >= 0, sellers.style[owner], NORMAL)
 
     base = np.where(defects["single_threaded"], np.maximum(base, limits.median_amount * rng.uniform(1.5, 4, deals)), base)
@@ -278,13 +279,30 @@ def _owners(rng: np.random.Generator, owner: Ints, team: Ints, created: Floats, 
 
 
 def _leave_behind(
-    rng: np.random.Generator, owner: Ints, created: Floats, opened: Flags, defects: dict[str, Flags], sellers: Sellers
+    rng: np.random.Generator, owner: Ints, created: Floats, opened: Flags, defects: dict[str, Flags], sellers: Sellers, *, nobody: bool
 ) -> None:
-    """Give the planned deals to a seller who left after their creation; -1 (nobody working) where none did or for variety."""
+    """Give the planned deals to sellers who left after the deal was created; with `nobody`, some to nobody (-1).
+
+    A deal that was created after the last one left passes its defect on to a sound deal that is older.
+    """
+    planned = defects["owner_not_working"]
     gone = np.flatnonzero(np.isfinite(sellers.left))
-    for i in np.flatnonzero(opened & defects["owner_not_working"]):
-        former = gone[(sellers.left[gone] > created[i] + 2) & (sellers.joined[gone] < created[i])]
-        owner[i] = rng.choice(former) if len(former) and rng.random() < 0.8 else -1
+    last = sellers.left[gone].max(initial=-np.inf)
+    wanted = np.flatnonzero(opened & planned)
+    orphaned = wanted[rng.random(len(wanted)) < (0.3 if nobody else 0.0)]
+    owner[orphaned] = -1
+    left = np.setdiff1d(wanted, orphaned)
+    young = left[created[left] > last - 2]
+    sound = opened & ~np.logical_or.reduce(list(defects.values()))
+    instead = rng.permutation(np.flatnonzero(sound & (created < last - 2)))[: len(young)]
+    planned[young] = False
+    planned[instead] = True
+    for deal in np.concatenate([np.setdiff1d(left, young), instead]):
+        former = gone[(sellers.left[gone] > created[deal] + 1) & (sellers.joined[gone] < created[deal])]
+        if len(former):
+            owner[deal] = rng.choice(former)
+        else:
+            planned[deal] = False
 
 
 def _last_stage(rng: np.random.Generator, status: Ints, has: Flags) -> Ints:
