@@ -170,6 +170,7 @@ def check(
     from flows import check as flow
 
     face: Face = ctx.obj
+    flow.ready(face.settings())
     result = _run(face, "check", flow.check)
     face.show(flow.document(result), flow.lines(result))
     flow.gate(result, fail_on.value if fail_on else None)
@@ -213,7 +214,7 @@ def nightly(ctx: typer.Context) -> None:
     from flows import nightly as flow
 
     face: Face = ctx.obj
-    face.settings().chosen(None)
+    flow.ready(face.settings())
     result = _run(face, "nightly", flow.nightly)
     face.show(result.document(), result.lines())
     result.raise_failures()

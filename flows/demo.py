@@ -21,7 +21,6 @@ from flows.errors import PlumblineError
 
 if TYPE_CHECKING:
     from connectors.simulator.server import Simulator
-
     from flows.nightly import Night
 
 Say = Callable[[str], None]
@@ -87,22 +86,24 @@ def demo(
 ) -> DemoReport:
     """Start both CRMs, run three nights, say what happened, leave a warehouse, a report and a published file in `directory`.
 
-    now: the demo plays on the two business days before it. keep: hold the CRMs and Prefect's UI up until Ctrl-C.
+    now: the demo plays on two days before it, the first of them a working day. keep: hold the CRMs and Prefect's UI up until Ctrl-C.
     Raises PlumblineError when `directory` holds something that is not a demo's.
     """
     start = time.perf_counter()
     directory = _fresh(directory)
-    last_day = now.astimezone(ZONE).date() - timedelta(days=1)
+    worked = now.astimezone(ZONE).date() - timedelta(days=2)
+    while worked.isoweekday() > 5:
+        worked -= timedelta(days=1)
 
-    def at(days_before: int, hour: int, minute: int = 0) -> datetime:
-        return datetime.combine(last_day - timedelta(days=days_before), clock_time(hour, minute), ZONE)
+    def at(days_later: int, hour: int, minute: int = 0) -> datetime:
+        return datetime.combine(worked + timedelta(days=days_later), clock_time(hour, minute), ZONE)
 
     say("Plumbline demo: a company with two sales teams' CRMs, three nights of the pipeline that keeps them honest.\n")
     with _prefect_server(directory, say) if with_prefect else _nothing() as ui:
         from connectors.simulator.server import Simulator
 
         say(f"Starting a Salesforce and a HubSpot with {deals:,} deals and two years of history …")
-        sim = Simulator(None, seed=seed, salesforce_deals=round(deals * 0.6), hubspot_deals=deals - round(deals * 0.6), now=at(1, 0, 30))
+        sim = Simulator(None, seed=seed, salesforce_deals=round(deals * 0.6), hubspot_deals=deals - round(deals * 0.6), now=at(0, 0, 30))
         with sim, _environment(sim):
             config = directory / "plumbline.toml"
             config.write_text(CONFIG.format(salesforce=sim.salesforce_url, hubspot=sim.hubspot_url), encoding="utf-8")
@@ -111,16 +112,16 @@ def demo(
             say(f"  Salesforce {sim.salesforce_url}   HubSpot {sim.hubspot_url}   configuration {_short(config)}")
             result = DemoReport(directory, config, directory / "report/index.html", directory / "published/plumbline.duckdb", 0.0)
 
-            _night(result, "Night 1: everything is new", sim, at(1, 0, 30), say, warn)
+            _night(result, "Night 1: everything is new", sim, at(0, 0, 30), say, warn)
             say("\nA working day passes:")
-            sim.clock.set(at(1, 9))
+            sim.clock.set(at(0, 9))
             from connectors.simulator.scenario import changed_day
 
             for sentence in changed_day(sim):
                 say(f"  · {sentence}")
-            _night(result, "Night 2: what changed", sim, at(0, 0, 30), say, warn)
+            _night(result, "Night 2: what changed", sim, at(1, 0, 30), say, warn)
             say("\nNobody touches anything, but for the flags that night 2 itself wrote.")
-            last = _night(result, "Night 3: nothing changed", sim, at(0, 23, 30), say, warn)
+            last = _night(result, "Night 3: nothing changed", sim, at(1, 23, 30), say, warn)
             result.seconds = time.perf_counter() - start
             _closing(result, last, ui, keep, say)
             if keep:
@@ -178,7 +179,8 @@ def simulator(directory: Path | None, *, now: datetime, salesforce_port: int, hu
     )
     say("Making the company …")
     with sim:
-        say(f"Salesforce  {sim.salesforce_url}   client_id {sim.salesforce.identity.client_id}   client_secret {sim.salesforce.identity.client_secret}")
+        app = sim.salesforce.identity
+        say(f"Salesforce  {sim.salesforce_url}   client_id {app.client_id}   client_secret {app.client_secret}")
         say(f"HubSpot     {sim.hubspot_url}   access_token {sim.hubspot.access.access_token}")
         _hold(sim, say)
 
@@ -195,10 +197,10 @@ def _hold(sim: Simulator, say: Say) -> None:
 @contextmanager
 def _environment(sim: Simulator) -> Iterator[None]:
     """The credentials as a real installation gets them: from the environment, not from the file."""
-    names = {
+    names: dict[str, str] = {
         "DEMO_SF_CLIENT_ID": sim.salesforce.identity.client_id,
         "DEMO_SF_CLIENT_SECRET": sim.salesforce.identity.client_secret,
-        "DEMO_HUBSPOT_TOKEN": sim.hubspot.access.access_token,
+        "DEMO_HUBSPOT_TOKEN": sim.hubspot.access.access_token or "",
     }
     os.environ.update(names)
     try:

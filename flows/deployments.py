@@ -13,11 +13,12 @@ from prefect import flow, get_run_logger
 def nightly(config: str = "plumbline.toml", now: datetime | None = None) -> None:
     """The night. config: path of plumbline.toml, relative to the working directory. now: the present; the clock when left out."""
     from flows.nightly import nightly as night
+    from flows.nightly import ready
     from flows.run import instant, open_run
     from flows.settings import load_settings
 
     settings = load_settings(Path(config))
-    settings.chosen(None)
+    ready(settings)
     log = get_run_logger()
     with open_run("nightly", settings, instant(now.isoformat() if now else None), say=log.info, warn=log.warning) as run:
         result = night(run)

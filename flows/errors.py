@@ -56,4 +56,6 @@ def exit_code(error: BaseException) -> int | None:
         return WAREHOUSE_FAILED
     if "RuleError" in roots:
         return USAGE
+    if "ExpectationsError" in roots:  # judgement and findings disagree: nothing was written
+        return WAREHOUSE_FAILED
     return None

@@ -11,8 +11,8 @@ from flows import publish, report, snapshot, stages, sync, writeback
 
 if TYPE_CHECKING:
     from expectations.check import CheckResult
-
     from flows.run import Run
+    from flows.settings import Settings
 
 
 @dataclass
@@ -52,6 +52,12 @@ class Night:
         said += writeback.lines(self.plan) if self.plan else ["Write-back is off."]
         said += self.applied.lines() if self.applied else []
         return [*said, f"Report:    {self.report}", f"Published: {self.published}"]
+
+
+def ready(settings: Settings) -> None:
+    """Raises ConfigError or RuleError when a night with these settings could not come to its end."""
+    settings.chosen(None)
+    checks.ready(settings)
 
 
 def nightly(run: Run) -> Night:

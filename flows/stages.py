@@ -22,10 +22,15 @@ def refresh(run: Run) -> list[dict[str, Any]]:
     for source in run.settings.sources.values():
         stages.refresh_stage_map(run.con, source.name, source.stages, run.now)
     unmapped = [row for row in stages.list_stages(run.con) if row["stage"] == "unmapped" and row["deals"]]
-    for row in unmapped:
+    for source in sorted({row["source"] for row in unmapped}):
+        deals: dict[str, int] = {}
+        for row in unmapped:
+            if row["source"] == source:
+                label = row["label"] or row["crm_stage"]
+                deals[label] = deals.get(label, 0) + row["deals"]
+        told = ", ".join(f"{label!r} ({count:,} deals)" for label, count in deals.items())
         run.warn(
-            f"{row['source']}: stage {row['label'] or row['crm_stage']!r} of {row['pipeline']} is unmapped ({row['deals']:,} deals). "
-            f"Run: plumbline stages confirm {row['source']} {row['crm_stage']!r} STAGE"
+            f"{source}: unmapped stages {told}. Say what they stand for: plumbline stages confirm {source} {next(iter(deals))!r} STAGE"
         )
     return unmapped
 

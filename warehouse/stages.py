@@ -206,6 +206,8 @@ def _decided(row: StageRow, suggestion: Suggestion, wanted: str | None, before: 
         stage, origin = wanted, "config"
     elif before and before.origin == "confirmed":
         stage, origin = before.stage, "confirmed"
+    elif before and before.origin in ("default", "suggested") and _same(before.label, row.label) and not before.is_closed:
+        stage, origin = before.stage, before.origin  # a stage that appears beside it is no reason to unmap it
     elif suggestion.stage and suggestion.stage not in CLOSED and suggestion.confidence >= SURE:
         stage, origin = suggestion.stage, "default" if suggestion.confidence >= 1 else "suggested"
     else:

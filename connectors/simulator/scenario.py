@@ -381,7 +381,9 @@ class HubSpotDay(_Day):
 
     def _records(self) -> None:
         binned = self.portal.rows(
-            "select _id from object_deals where _archived_at is not null and _merged_into is null order by _archived_at desc, _id limit 1"
+            """select _id from object_deals where _archived_at > ?::timestamptz - interval 80 days and _merged_into is null
+               order by _archived_at desc, _id limit 1""",
+            [self.sim.clock.now()],
         )
         for (deal,) in binned:
             self.portal.restore("deals", deal)
