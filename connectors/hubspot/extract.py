@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from connectors.errors import CrmPermissionError, CrmProtocolError
 from connectors.hubspot.client import Client, Refusal
@@ -128,15 +128,25 @@ class _Pulling:
         with self._files("owners") as out:
             seen: set[str] = set()
 
-            def read() -> None:
+            def read(path: str) -> None:
                 for archived in (False, True):
-                    for page in pages(self.client, self.client.paths.owners, {"limit": 100, "archived": archived}):
+                    for page in pages(self.client, path, {"limit": 100, "archived": archived}):
                         for owner in page:
                             if owner["id"] not in seen:
                                 seen.add(owner["id"])
                                 out.write(owner)
 
-            self._whole("owners", out, notice=self._unless_refused(read))
+            def read_either() -> None:
+                usual, other = self.client.paths.owners
+                try:
+                    read(usual)
+                except CrmProtocolError:
+                    if seen:
+                        raise
+                    read(other)
+
+            notice = self._unless_refused(read_either)
+            self._whole("owners", out, notice=notice)
 
     def pipelines(self) -> None:
         """Deal pipelines with their stages. Without them no deal's stage means anything, so they are not optional."""
@@ -205,6 +215,8 @@ class _Pulling:
             losers: set[str] = set()
             listing = Listing(client, DEALS, names, history=DEALS.history if since is None else ())
             for record in self._counted(listing.read(archived=True), "archived deals"):
+                if record.get("archived") is False:
+                    continue  # a server that lists live deals here, whatever it was asked for, must not have them deleted
                 losers |= _losers(record)
                 in_bin.add(_land(record, archive, history))
 
@@ -232,9 +244,13 @@ class _Pulling:
 
             client.object = "deals.gone"
             missing: set[str] = set()
+            uncounted: str | None = None
             if since is not None and self.known is not None:
                 believed = (known.live | landed) - in_bin - losers
-                missing = vanished(client, DEALS, believed)
+                try:
+                    missing = vanished(client, DEALS, believed)
+                except CrmProtocolError as error:  # its search cannot count: then a full pull finds them
+                    uncounted = f"deals deleted for good were not looked for: {error.what}"
                 if len(missing) > max(SUSPICIOUS, len(believed) // 2):
                     raise CrmPermissionError(
                         f"{len(missing):,} of {len(believed):,} deals can no longer be seen, as if they were deleted for good",
@@ -254,16 +270,16 @@ class _Pulling:
             wanted = cut if since is None else sorted((landed | set(known.open)) - in_bin - missing - losers)
             refused = self._associations(wanted, links)
 
-            mode = "full" if since is None else "incremental"
+            mode: Literal["full", "incremental"] = "full" if since is None else "incremental"
             deals = Manifest(
-                client.source, "hubspot", "deals", "id", mode, complete=since is None, cursor=DEALS.cursor, since=since,  # type: ignore[arg-type]
+                client.source, "hubspot", "deals", "id", mode, complete=since is None, cursor=DEALS.cursor, since=since,
                 watermark=_watermark(since, started, newest.at), fields=fields, notice=notice,
             )
             self._finish(deals, live)
             self._whole("deals.archived", archive)
-            for name, out in (("deals.gone", gone), ("deals.history", history), ("deals.associations", links)):
-                said = refused if name == "deals.associations" else None
-                self._finish(Manifest(client.source, "hubspot", name, "id", mode, notice=said), out)  # type: ignore[arg-type]
+            rest = (("deals.gone", gone, uncounted), ("deals.history", history, None), ("deals.associations", links, refused))
+            for name, out, said in rest:
+                self._finish(Manifest(client.source, "hubspot", name, "id", mode, notice=said), out)
 
     def _all_deals(self, names: list[str]) -> tuple[Iterator[Record], str | None]:
         """Every live deal with its history and, where the token may read them, its contacts and companies."""
@@ -288,7 +304,8 @@ class _Pulling:
             for record in page:
                 newest.see(record, DEALS.cursor)
                 ids.append(str(record["id"]))
-        candidates = known.restorable(self.client.clock) - in_bin - set(ids)
+        # By the records' own time where that is behind the server's clock: looking up too many is only slower.
+        candidates = known.restorable(min(since, self.client.clock or since)) - in_bin - set(ids)
         ids += sorted(existing(self.client, DEALS, sorted(candidates)))
         return read_all(self.client, DEALS, ids, names, DEALS.history)
 
@@ -304,7 +321,7 @@ class _Pulling:
                     continue
                 try:
                     found = associations(self.client, DEALS, kind, part)
-                except CrmPermissionError as error:
+                except (CrmPermissionError, CrmProtocolError) as error:
                     notices[kind] = f"{kind} are unknown: {error.what}"
                     continue
                 of[kind] = found.of
