@@ -41,9 +41,8 @@ def serve(deals: int, crm: str, pipe) -> None:
     start = time.perf_counter()
     with Simulator(None, now=NOW, crms=(crm,), **sizes) as sim:
         if crm == "salesforce":
-            pipe.send(
-                (sim.salesforce_url, {"ID": sim.salesforce.identity.client_id, "SECRET": sim.salesforce.identity.client_secret}, time.perf_counter() - start)
-            )
+            app = sim.salesforce.identity
+            pipe.send((sim.salesforce_url, {"ID": app.client_id, "SECRET": app.client_secret}, time.perf_counter() - start))
         else:
             pipe.send((sim.hubspot_url, {"TOKEN": sim.hubspot.access.access_token}, time.perf_counter() - start))
         pipe.recv()
@@ -98,9 +97,8 @@ def main() -> None:
             again = sync.sync(run)
         for line in [*synced.lines(), *again.lines(), *check.lines(result)]:
             print(line)
-        print(
-            f"report {page.stat().st_size / 1e6:.2f} MB, published {published.stat().st_size / 1e6:.1f} MB, warehouse {settings.warehouse.path.stat().st_size / 1e6:.1f} MB"
-        )
+        files = {"report": page, "published": published, "warehouse": settings.warehouse.path}
+        print(", ".join(f"{name} {file.stat().st_size / 1e6:.1f} MB" for name, file in files.items()))
     ours.send("done")
     server.join(10)
 
