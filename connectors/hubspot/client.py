@@ -85,7 +85,7 @@ class Client:
     # Requests -------------------------------------------------------------------------------------------------------------
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """The JSON object that a GET answers. Lists in `query` are sent comma-separated."""
+        """The JSON object that a GET answers. Lists in `query` are sent as repeated names."""
         return self._json("GET", path, query=query)
 
     def post(self, path: str, body: Mapping[str, Any], *, search: bool = False) -> dict[str, Any]:
@@ -278,9 +278,8 @@ def _api_client(base_url: str) -> ApiClient:
 
 
 def encode(query: Mapping[str, Any]) -> str:
-    """A query string: lists comma-separated, with the comma as it is, which saves two bytes for each of a thousand properties."""
-    words = {k: ",".join(v) if isinstance(v, (list, tuple)) else str(v).lower() if isinstance(v, bool) else v for k, v in query.items()}
-    return urlencode(words, safe=",")
+    """A query string; lists are repeated names, as HubSpot's own clients send them."""
+    return urlencode({key: str(value).lower() if isinstance(value, bool) else value for key, value in query.items()}, doseq=True)
 
 
 def _number(value: str | None) -> int | None:

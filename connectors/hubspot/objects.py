@@ -96,8 +96,10 @@ class Paths:
         return f"{base}/{kind}/{to}/batch/read"
 
     @property
-    def owners(self) -> str:
-        return f"/crm/{self.version}/owners/" if self._numbered else f"/crm/owners/{self.version}"
+    def owners(self) -> tuple[str, str]:
+        """With a slash at its end as HubSpot's clients ask, and without as its reference writes; HubSpot takes both."""
+        path = f"/crm/{self.version}/owners" if self._numbered else f"/crm/owners/{self.version}"
+        return (f"{path}/", path) if self._numbered else (path, f"{path}/")
 
     @property
     def account(self) -> str:
