@@ -40,7 +40,8 @@ def test_credentials_in_the_body_work_as_well(w: World) -> None:
     [
         ({"grant_type": "client_credentials"}, ("plumbline-demo", "wrong"), "invalid_client", "invalid client credentials"),
         ({"grant_type": "client_credentials"}, ("somebody", "demo-secret"), "invalid_client_id", "client identifier invalid"),
-        ({"grant_type": "refresh_token", "refresh_token": "old"}, ("plumbline-demo", "demo-secret"), "invalid_grant", "expired access/refresh token"),
+        ({"grant_type": "refresh_token", "refresh_token": "old"}, ("plumbline-demo", "demo-secret"), "invalid_grant",
+         "expired access/refresh token"),
         ({"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": "junk"}, None, "invalid_grant", "invalid assertion"),
         ({"grant_type": "password"}, None, "unsupported_grant_type", "grant type not supported"),
     ],

@@ -31,9 +31,11 @@ def w() -> Iterator[World]:
         ]
         for person, role in zip(people, ("Decision Maker", "Evaluator", None), strict=True):
             org.create("OpportunityContactRole", {"OpportunityId": ids[0], "ContactId": person, "Role": role})
-        org.create("Task", {"Subject": "Call", "WhatId": ids[0], "WhoId": people[0], "ActivityDate": date(2026, 11, 20), "Status": "Completed"})
+        call = {"Subject": "Call", "WhatId": ids[0], "WhoId": people[0], "ActivityDate": date(2026, 11, 20), "Status": "Completed"}
+        org.create("Task", call)
         org.create("Task", {"Subject": "Post", "WhatId": acme})
-        org.create("Event", {"Subject": "Visit", "WhatId": ids[2], "StartDateTime": datetime(2026, 12, 1, 9, tzinfo=UTC), "DurationInMinutes": 30})
+        visit = datetime(2026, 12, 1, 9, tzinfo=UTC)
+        org.create("Event", {"Subject": "Visit", "WhatId": ids[2], "StartDateTime": visit, "DurationInMinutes": 30})
         org.delete("Opportunity", ids[4])
         yield w
 
@@ -146,7 +148,8 @@ def test_counts_and_groups(w: World) -> None:
     )["records"]
     assert grouped[0]["attributes"] == {"type": "AggregateResult"}
     assert plain(grouped) == [{"IsClosed": False, "expr0": 3, "total": 1000.0, "expr1": "2027-01-15"}]
-    by_month = "SELECT CALENDAR_MONTH(CloseDate), COUNT(Id) FROM Opportunity GROUP BY CALENDAR_MONTH(CloseDate) ORDER BY CALENDAR_MONTH(CloseDate)"
+    month = "CALENDAR_MONTH(CloseDate)"
+    by_month = f"SELECT {month}, COUNT(Id) FROM Opportunity GROUP BY {month} ORDER BY {month}"
     assert [list(r.values()) for r in w.records(by_month)] == [[1, 1], [11, 2], [12, 1]]
     assert w.column("SELECT COUNT_DISTINCT(AccountId) FROM Opportunity") == [2]
 
@@ -214,7 +217,8 @@ NO_COLUMN = (
          "value of filter criterion for field 'SystemModstamp' must be of type dateTime and should not be enclosed in quotes"),
         ("SELECT Id FROM Opportunity WHERE Name = 5", "INVALID_FIELD", "must be of type string and should be enclosed in quotes"),
         ("SELECT Id FROM Opportunity WHERE Id = 'abc'", "INVALID_QUERY_FILTER_OPERATOR", "invalid ID field: abc"),
-        ("SELECT Id FROM Opportunity WHERE Description LIKE 'x%'", "INVALID_FIELD", "field 'Description' can not be filtered in a query call"),
+        ("SELECT Id FROM Opportunity WHERE Description LIKE 'x%'", "INVALID_FIELD",
+         "field 'Description' can not be filtered in a query call"),
         ("SELECT Id FROM Opportunity WHERE Name = foo", "MALFORMED_QUERY", "Bind variables only allowed in Apex code"),
         ("", "MALFORMED_QUERY", "SOQL statements cannot be empty or null"),
     ],

@@ -131,8 +131,8 @@ class Jobs:
 
     def change_state(self, job: Job, wanted: str) -> dict[str, Any]:
         """Abort a job, or tell an ingest job that its data is uploaded."""
-        if wanted == "Aborted" and job.state in UNFINISHED:
-            job.state = "Aborted"
+        if wanted == "Aborted" and (job.state in UNFINISHED or job.polls_left > 0):
+            job.state, job.polls_left = "Aborted", 0
         elif wanted == "UploadComplete" and job.state == "Open" and not job.is_query:
             job.state = "UploadComplete"
             shown = self._show(job, job.state)

@@ -281,7 +281,7 @@ def recorded_object(name: str, *, without: Iterable[str] = ()) -> SObject:
         definition["picklistValues"] = picklist(definition["picklistValues"])
         if definition["name"] not in skip:
             fields[definition["name"]] = Field(definition)
-    head = {key: None for key in _NULLS} | source["object"] | {"sobjectDescribeOption": "FULL"}  # older recordings have fewer keys
+    head = dict.fromkeys(_NULLS) | source["object"] | {"sobjectDescribeOption": "FULL"}  # older recordings have fewer keys
     return SObject(head, fields, source["childRelationships"])
 
 

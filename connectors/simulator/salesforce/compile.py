@@ -112,7 +112,7 @@ def _json_value(f: Field, x: str) -> str:
     if f.type == "datetime":
         return f"strftime({x}, '\"%Y-%m-%dT%H:%M:%S.000+0000\"')"
     if f.type == "anyType":
-        return x  # kept as JSON
+        return x  # JSON already
     if f.is_id or f.type == "date":
         return f"'\"' || {x} || '\"'"
     return f"to_json({x})::VARCHAR"
@@ -530,12 +530,13 @@ class _Query:
     # FROM to the end
 
     def _tail(self) -> str:
-        tree = self.tree
-        # Without ORDER BY the order is the database's: by id over REST, any over Bulk.
-        order = self._order() or ("" if self.bulk else f'ORDER BY {self.base}."Id"')
+        tree, body = self.tree, self._body()
+        # Without ORDER BY the order is the database's: by id over REST, any over Bulk. Tables are in the order of their ids
+        # already, which only a join may disturb.
+        order = self._order() or ("" if self.bulk or len(self.from_) == 1 else f'ORDER BY {self.base}."Id"')
         limit = f"LIMIT {tree.limit}" if tree.limit is not None else ""
         offset = f"OFFSET {tree.offset}" if tree.offset is not None else ""
-        return f"{self._body()} {order} {limit} {offset}"
+        return f"{body} {order} {limit} {offset}"
 
     def _body(self) -> str:
         conditions = []

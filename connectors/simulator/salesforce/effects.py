@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from connectors.simulator.salesforce.compile import json_text
 from connectors.simulator.salesforce.ids import sql_id
 from connectors.simulator.salesforce.objects import FORECAST_CATEGORY_NAMES
 
@@ -121,7 +120,7 @@ def _opportunity_history(run: Run) -> None:
 def _field_history(run: Run) -> None:
     """A row per changed tracked field; two per lookup, one with names and one with ids; 'created' at creation."""
     if run.inserting:
-        entries = ["{'field': 'created', 'type': 'Text', 'old': NULL::VARCHAR, 'new': '\"\"'}"]
+        entries = ["{'field': 'created', 'type': 'Text', 'old': NULL::VARCHAR, 'new': ''}"]
     else:
         entries = []
         for name in run.org.tracked_fields:
@@ -138,9 +137,9 @@ def _field_history(run: Run) -> None:
             if f.type == "reference":
                 target = run.org.objects[f.reference_to[0]]
                 label = run.context.value(target.fields["Name"], "x")
-                entries.append(entry("Text", f'to_json((SELECT {label} FROM "{target.name}" x WHERE x."Id" = {{x}}))::VARCHAR'))
+                entries.append(entry("Text", f'(SELECT {label} FROM "{target.name}" x WHERE x."Id" = {{x}})'))
             kind = "EntityId" if f.type == "reference" else _DATA_TYPES.get(f.type, "Text")
-            entries.append(entry(kind, f"nullif({json_text(f, '{x}')}, 'null')"))
+            entries.append(entry(kind, "{x}::VARCHAR"))
     if not entries:
         return
     first = run.org.take_numbers("OpportunityFieldHistory", run.size * (len(entries) + 1))
@@ -152,8 +151,7 @@ def _field_history(run: Run) -> None:
         changed AS (
             SELECT *, {first} + row_number() OVER (ORDER BY rn, c.field, c.type) AS number FROM compared WHERE c.old IS DISTINCT FROM c.new)
         SELECT {sql_id("017", "number")} AS "Id", false AS "IsDeleted", id AS "OpportunityId", {run.by} AS "CreatedById",
-               {run.stamp} AS "CreatedDate", c.field AS "Field", c.type AS "DataType", c.old AS "OldValue",
-               nullif(c.new, '""') AS "NewValue"
+               {run.stamp} AS "CreatedDate", c.field AS "Field", c.type AS "DataType", c.old AS _old, nullif(c.new, '') AS _new
         FROM changed
         """
     )

@@ -190,6 +190,14 @@ def opportunity_history() -> SObject:
     )  # fmt: skip
 
 
+def _history_value(column: str) -> str:
+    """A value of any type as JSON: kept as plain text, and told by the row's DataType how to show it."""
+    return (
+        f"CASE WHEN {{t}}.\"DataType\" IN ('Currency', 'Double', 'Percent') THEN java_double({{t}}.{column}::DECIMAL(18,2)) "
+        f"WHEN {{t}}.\"DataType\" = 'Boolean' THEN {{t}}.{column} ELSE to_json({{t}}.{column})::VARCHAR END"
+    )
+
+
 def opportunity_field_history() -> SObject:
     data_types = ["Boolean", "Currency", "DateOnly", "DateTime", "Double", "DynamicEnum", "EntityId", "Percent", "Text"]
     return make_object(
@@ -204,8 +212,8 @@ def opportunity_field_history() -> SObject:
             system_field("CreatedDate", "datetime", "Created Date", nillable=False),
             system_field("Field", "picklist", "Changed Field", nillable=False),
             system_field("DataType", "picklist", "Datatype", picklistValues=data_types),
-            system_field("OldValue", "anyType", "Old Value"),
-            system_field("NewValue", "anyType", "New Value"),
+            system_field("OldValue", "anyType", "Old Value", sql=_history_value("_old")),
+            system_field("NewValue", "anyType", "New Value", sql=_history_value("_new")),
         ],
         label="Opportunity Field History", plural="Opportunity Field History",
     )  # fmt: skip

@@ -33,10 +33,11 @@ from connectors.simulator.salesforce.writes import Batch, Outcome, Writer
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-# Book-keeping columns beside the fields: what the read-time flags of an opportunity are computed from, and which record's
-# deletion took a child along, so that its undeletion brings it back.
+# Book-keeping columns beside the fields: what the read-time flags of an opportunity and the values of its field history are
+# computed from, and which record's deletion took a child along, so that its undeletion brings it back.
 EXTRA_COLUMNS: dict[str, dict[str, str]] = {
     "Opportunity": {"_open_tasks": "INTEGER", "_next_task_due": "DATE", "_last_event_end": "TIMESTAMP"},
+    "OpportunityFieldHistory": {"_old": "VARCHAR", "_new": "VARCHAR"},
 }
 DELETED_WITH = "_deleted_with"
 

@@ -155,6 +155,7 @@ def _statements(admin: str, org: SalesforceOrg) -> list[str]:
                {profiles["Standard"]} AS "ProfileId", {_stamped("o.at", admin, deleted=None)}
         FROM {c}.profile p, {set_up}
     """
+    profile_stamps = f'UPDATE "Profile" SET "CreatedById" = {admin}, "LastModifiedById" = {admin}'
     record_types = f"""
         INSERT INTO "RecordType" BY NAME
         SELECT {_id("012", "position")} AS "Id", label AS "Name", regexp_replace(label, '[^A-Za-z0-9]+', '_', 'g') AS "DeveloperName",
@@ -261,19 +262,18 @@ def _statements(admin: str, org: SalesforceOrg) -> list[str]:
                h.old_amount AS "PrevAmount", h.old_close_date AS "PrevCloseDate", h."at" AS "SystemModstamp", x.is_deleted AS "IsDeleted"
         FROM snapshots h JOIN {c}.deal x USING (deal_id) ORDER BY h.number
     """
-    # field -> name in the history, data type, and how a value is written as JSON
-    shown = _case("{}", category_names)
+    # field -> name in the history, data type, and how a value is written
     named = f"(SELECT trim(concat_ws(' ', first_name, last_name)) FROM {c}.person WHERE person_id = {{}}::INTEGER)"
     tracked: list[tuple[str, str, str, str]] = [
-        ("stage", "StageName", "DynamicEnum", "to_json({})::VARCHAR"),
-        ("amount", "Amount", "Currency", "java_double({}::DECIMAL(18,2))"),
-        ("close_date", "CloseDate", "DateOnly", "to_json({})::VARCHAR"),
-        ("next_step", "NextStep", "Text", "to_json({})::VARCHAR"),
-        ("probability", "Probability", "Percent", "java_double({}::DECIMAL(18,0))"),
-        ("forecast_category", "ForecastCategoryName", "DynamicEnum", f"to_json({shown})::VARCHAR"),
-        ("owner", "Owner", "EntityId", f"to_json({_id('005', '{}::INTEGER')})::VARCHAR"),
-        ("owner", "Owner", "Text", f"to_json({named})::VARCHAR"),
-    ]  # fmt: skip
+        ("stage", "StageName", "DynamicEnum", "{}"),
+        ("amount", "Amount", "Currency", "{}"),
+        ("close_date", "CloseDate", "DateOnly", "{}"),
+        ("next_step", "NextStep", "Text", "{}"),
+        ("probability", "Probability", "Percent", "{}"),
+        ("forecast_category", "ForecastCategoryName", "DynamicEnum", _case("{}", category_names)),
+        ("owner", "Owner", "EntityId", _id("005", "{}::INTEGER")),
+        ("owner", "Owner", "Text", named),
+    ]
     changes = " UNION ALL ".join(
         f"""SELECT deal_id, "at", seq, {place} AS place, person_id, '{name}' AS field, '{kind}' AS type,
                    {value.replace("{}", "ch.old")} AS old, {value.replace("{}", "ch.new")} AS new
@@ -290,7 +290,7 @@ def _statements(admin: str, org: SalesforceOrg) -> list[str]:
         SELECT {_id("017", 'row_number() OVER (ORDER BY ch."at", ch.deal_id, ch.seq, ch.place)')} AS "Id", x.is_deleted AS "IsDeleted",
                {_id("006", "ch.deal_id")} AS "OpportunityId", {_id("005", "ch.person_id")} AS "CreatedById",
                {_utc('ch."at"')} AS "CreatedDate",
-               ch.field AS "Field", ch.type AS "DataType", ch.old AS "OldValue", ch.new AS "NewValue"
+               ch.field AS "Field", ch.type AS "DataType", ch.old AS _old, ch.new AS _new
         FROM changes ch JOIN {c}.deal x USING (deal_id)
     """
     contact_roles = f"""
@@ -357,8 +357,8 @@ def _statements(admin: str, org: SalesforceOrg) -> list[str]:
         ]
     )  # fmt: skip
     return [
-        organization, currencies, dated_rates, roles, users, automated, record_types, stages, accounts, contacts, history, opportunities,
-        opportunity_history, field_history, contact_roles, tasks, events, activity_flags,
+        organization, profile_stamps, currencies, dated_rates, roles, users, automated, record_types, stages, accounts, contacts,
+        history, opportunities, opportunity_history, field_history, contact_roles, tasks, events, activity_flags,
         *(
             taken_along.format(table=f'"{table}"', lookup=lookup)
             for table, lookup in [("OpportunityContactRole", "OpportunityId"), ("Task", "WhatId"), ("Event", "WhatId"),

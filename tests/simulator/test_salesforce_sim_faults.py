@@ -1,0 +1,69 @@
+"""How the simulated Salesforce fails when it is told to, as the real one does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import requests
+from salesforce_sim_help import World, world
+from simple_salesforce.exceptions import SalesforceRefusedRequest
+
+
+@pytest.fixture(scope="module")
+def w() -> Iterator[World]:
+    with world() as w:
+        yield w
+
+
+def test_the_daily_limit_refuses_all_but_tokens(w: World) -> None:
+    w.faults.arm("daily_limit")
+    try:
+        with pytest.raises(SalesforceRefusedRequest) as caught:
+            w.sf.query("SELECT Id FROM User")
+        assert caught.value.content == [{"message": "TotalRequests Limit exceeded.", "errorCode": "REQUEST_LIMIT_EXCEEDED"}]
+        w.sign_in()
+    finally:
+        w.faults.clear()
+
+
+def test_the_days_calls_can_run_out_by_themselves(w: World) -> None:
+    limit, w.org.daily_limit = w.org.daily_limit, w.org.calls_today + 1
+    try:
+        assert w.raw.get(f"{w.data}/limits").json()["DailyApiRequests"]["Remaining"] == 0
+        refused = w.raw.get(f"{w.data}/limits")
+        assert refused.status_code == 403 and refused.json()[0]["errorCode"] == "REQUEST_LIMIT_EXCEEDED"
+    finally:
+        w.org.daily_limit = limit
+
+
+def test_statuses_carry_salesforces_own_bodies(w: World) -> None:
+    for status, code in ((401, "INVALID_SESSION_ID"), (503, "SERVER_UNAVAILABLE"), (500, "UNKNOWN_EXCEPTION")):
+        w.faults.arm("status", status=status, path="query")
+        answer = w.raw.get(f"{w.data}/query/", params={"q": "SELECT Id FROM User"})
+        assert (answer.status_code, answer.json()[0]["errorCode"]) == (status, code)
+
+
+def test_a_truncated_answer_and_a_dropped_connection(w: World) -> None:
+    w.faults.arm("truncate", path="describe")
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        w.raw.get(f"{w.data}/sobjects/Opportunity/describe")
+    w.faults.arm("drop", path="limits")
+    with pytest.raises(requests.ConnectionError):
+        w.raw.get(f"{w.data}/limits")
+
+
+def test_a_lost_answer_leaves_its_write_done(w: World) -> None:
+    deal = w.org.create("Opportunity", {"Name": "Deal", "StageName": "Prospecting", "CloseDate": "2026-12-31"})
+    w.faults.arm("drop", method="PATCH", applied=True)
+    with pytest.raises(requests.ConnectionError):
+        w.raw.patch(f"{w.data}/sobjects/Opportunity/{deal}", json={"NextStep": "done"})
+    assert w.row(deal, "NextStep") == ("done",)
+
+
+def test_a_truncated_page_of_bulk_results(w: World) -> None:
+    job = w.bulk("SELECT Id, Name FROM User")["id"]
+    w.faults.arm("truncate", path="results")
+    with pytest.raises(requests.exceptions.ChunkedEncodingError):
+        w.raw.get(f"{w.data}/jobs/query/{job}/results")
+    assert w.raw.get(f"{w.data}/jobs/query/{job}/results").headers["Sforce-NumberOfRecords"] == "3"
