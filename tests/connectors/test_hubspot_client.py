@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from hubspot_server import TOKEN, Answer, Server, answer_json, settings
 
 from connectors.errors import CrmAuthError, CrmError, CrmPermissionError, CrmProtocolError, CrmQuotaError, CrmUnavailableError
 from connectors.http import RetryPolicy
@@ -18,60 +16,6 @@ from connectors.hubspot import pace
 from connectors.hubspot.client import Client, Refusal
 from connectors.hubspot.pace import Window
 from connectors.hubspot.settings import HubSpotSettings
-
-TOKEN = "pat-eu1-very-secret"
-Answer = tuple[int, dict[str, str], bytes] | str  # "drop" and "truncate" break the connection
-
-
-class Server:
-    """Answers requests from a script, in order; the last line of the script is repeated."""
-
-    def __init__(self) -> None:
-        self.script: list[Answer | Callable[[Any], Answer]] = []
-        self.seen: list[tuple[str, str, str | None, bytes]] = []
-        self._lock = threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                with outer._lock:
-                    outer.seen.append((self.command, self.path, self.headers.get("Authorization"), body))
-                self.body = body
-                    line = outer.script.pop(0) if len(outer.script) > 1 else outer.script[0]
-                answer = line(self) if callable(line) else line
-                if answer == "drop":
-                    self.connection.shutdown(socket.SHUT_RDWR)
-                    self.close_connection = True
-                    return
-                if answer == "truncate":
-                    self.send_response(200)
-                    self.send_header("Content-Length", "400")
-                    self.end_headers()
-                    self.wfile.write(b'{"results": [')
-                    self.close_connection = True
-                    return
-                status, headers, content = answer
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            do_GET = do_POST = do
-
-            def log_message(self, *args: Any) -> None: ...
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-        threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True).start()
-
-    def stop(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
 
 
 @pytest.fixture
@@ -88,29 +32,21 @@ def waits() -> list[float]:
 
 @pytest.fixture
 def client(server: Server, waits: list[float]) -> Iterator[Client]:
-    with Client(_settings(server), RetryPolicy(tries=8, base=0.5, cap=20, sleep=waits.append)) as client:
+    with Client(settings(server), RetryPolicy(tries=8, base=0.5, cap=20, sleep=waits.append)) as client:
         client.object = "deals"
         yield client
 
 
-def _settings(server: Server, **more: Any) -> HubSpotSettings:
-    return HubSpotSettings(**{"name": "inbound", "crm": "hubspot", "base_url": server.url, "access_token": TOKEN, **more})
-
-
 def _oauth(server: Server) -> HubSpotSettings:
-    return _settings(server, access_token=None, client_id="app", client_secret="app-secret", refresh_token="refresh-secret")
+    return settings(server, access_token=None, client_id="app", client_secret="app-secret", refresh_token="refresh-secret")
 
 
-def _json(status: int, body: Any, **headers: str) -> Answer:
-    return status, {"Content-Type": "application/json", **headers}, json.dumps(body).encode()
-
-
-OK = _json(200, {"results": []})
+OK = answer_json(200, {"results": []})
 
 
 def test_what_may_heal_is_asked_again(server: Server, client: Client, waits: list[float]) -> None:
     html = (502, {"Content-Type": "text/html"}, b"<html>caf\xe9</html>")  # not UTF-8, which the library would choke on
-    server.script = [_json(503, {}), "drop", "truncate", html, _json(423, {}), OK]
+    server.script = [answer_json(503, {}), "drop", "truncate", html, answer_json(423, {}), OK]
     assert client.post("/crm/v3/objects/deals/batch/read", {"inputs": []}) == {"results": []}
     assert len(server.seen) == 6 == client.budget.calls["deals"]
     assert len(waits) == 5
@@ -124,7 +60,7 @@ def test_what_may_heal_is_asked_again(server: Server, client: Client, waits: lis
 def test_a_rate_limit_is_waited_out(
     server: Server, client: Client, waits: list[float], policy: str, headers: dict[str, str], at_least: float
 ) -> None:
-    server.script = [_json(429, {"policyName": policy}, **headers), OK]
+    server.script = [answer_json(429, {"policyName": policy}, **headers), OK]
     client.get("/crm/v3/objects/deals")
     assert len(server.seen) == 2
     assert waits[0] >= at_least
@@ -132,7 +68,7 @@ def test_a_rate_limit_is_waited_out(
 
 
 def test_a_rate_limit_that_stays_ends_the_pull_with_words(server: Server, client: Client) -> None:
-    server.script = [_json(429, {"policyName": "TEN_SECONDLY_ROLLING"})]
+    server.script = [answer_json(429, {"policyName": "TEN_SECONDLY_ROLLING"})]
     with pytest.raises(CrmUnavailableError, match="TEN_SECONDLY_ROLLING") as caught:
         client.get("/crm/v3/objects/deals")
     assert len(server.seen) == 8
@@ -140,14 +76,14 @@ def test_a_rate_limit_that_stays_ends_the_pull_with_words(server: Server, client
 
 
 def test_a_wait_longer_than_a_run_may_take_is_not_waited(server: Server, client: Client, waits: list[float]) -> None:
-    server.script = [_json(503, {}, **{"Retry-After": "86400"})]
+    server.script = [answer_json(503, {}, **{"Retry-After": "86400"})]
     with pytest.raises(CrmUnavailableError):
         client.get("/crm/v3/objects/deals")
     assert len(server.seen) == 1 and not waits
 
 
 def test_the_daily_limit_is_never_asked_twice(server: Server, client: Client) -> None:
-    server.script = [_json(429, {"policyName": "DAILY", "message": "You have reached your daily limit."})]
+    server.script = [answer_json(429, {"policyName": "DAILY", "message": "You have reached your daily limit."})]
     with pytest.raises(CrmQuotaError, match="midnight") as caught:
         client.get("/crm/v3/objects/deals")
     assert len(server.seen) == 1
@@ -156,7 +92,7 @@ def test_the_daily_limit_is_never_asked_twice(server: Server, client: Client) ->
 
 def test_our_share_of_the_day_is_kept(server: Server, client: Client) -> None:
     daily = {"X-HubSpot-RateLimit-Daily": "20", "X-HubSpot-RateLimit-Daily-Remaining": "18"}
-    server.script = [_json(200, {"results": []}, **daily)]
+    server.script = [answer_json(200, {"results": []}, **daily)]
     with pytest.raises(CrmQuotaError, match="quota_share"):
         for _ in range(20):
             client.get("/crm/v3/objects/deals")
@@ -165,7 +101,7 @@ def test_our_share_of_the_day_is_kept(server: Server, client: Client) -> None:
 
 
 def test_a_wrong_token_is_told_at_once_and_not_repeated(server: Server, client: Client) -> None:
-    server.script = [_json(401, {"category": "INVALID_AUTHENTICATION", "message": f"Bearer {TOKEN} is wrong"})]
+    server.script = [answer_json(401, {"category": "INVALID_AUTHENTICATION", "message": f"Bearer {TOKEN} is wrong"})]
     with pytest.raises(CrmAuthError) as caught:
         client.get("/account-info/v3/details")
     assert len(server.seen) == 1
@@ -173,7 +109,7 @@ def test_a_wrong_token_is_told_at_once_and_not_repeated(server: Server, client: 
 
 
 def test_a_token_that_worked_is_asked_once_more(server: Server, client: Client) -> None:
-    refused = _json(401, {"category": "EXPIRED_AUTHENTICATION"})
+    refused = answer_json(401, {"category": "EXPIRED_AUTHENTICATION"})
     server.script = [OK, refused, OK, refused]
     client.get("/crm/v3/objects/deals")
     client.get("/crm/v3/objects/deals")
@@ -184,7 +120,7 @@ def test_a_token_that_worked_is_asked_once_more(server: Server, client: Client) 
 
 def test_a_missing_scope_is_named(server: Server, client: Client) -> None:
     context = {"requiredGranularScopes": ["crm.objects.deals.read"]}
-    server.script = [_json(403, {"category": "MISSING_SCOPES", "errors": [{"message": "…", "context": context}]})]
+    server.script = [answer_json(403, {"category": "MISSING_SCOPES", "errors": [{"message": "…", "context": context}]})]
     with pytest.raises(CrmPermissionError, match=r"crm\.objects\.deals\.read") as caught:
         client.get("/crm/v3/objects/deals")
     assert caught.value.code == "MISSING_SCOPES"
@@ -205,7 +141,7 @@ def test_a_redirect_does_not_take_the_token_elsewhere(server: Server, client: Cl
 
 
 def test_a_wrong_path_and_a_refused_request_differ(server: Server, client: Client) -> None:
-    server.script = [(404, {"Content-Type": "text/html"}, b"nothing here"), _json(400, {"status": "error", "category": "VALIDATION_ERROR"})]
+    server.script = [(404, {"Content-Type": "text/html"}, b"nothing here"), answer_json(400, {"status": "error", "category": "VALIDATION_ERROR"})]
     with pytest.raises(CrmProtocolError, match="api_version"):
         client.get("/crm/v9/objects/deals")
     with pytest.raises(Refusal) as refused:
@@ -215,7 +151,7 @@ def test_a_wrong_path_and_a_refused_request_differ(server: Server, client: Clien
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "https://no-such-host.invalid"])
 def test_an_address_where_nobody_answers_is_told_soon(server: Server, waits: list[float], url: str) -> None:
-    with Client(_settings(server, base_url=url), RetryPolicy(sleep=waits.append)) as client, pytest.raises(CrmUnavailableError) as caught:
+    with Client(settings(server, base_url=url), RetryPolicy(sleep=waits.append)) as client, pytest.raises(CrmUnavailableError) as caught:
         client.get("/account-info/v3/details")
     assert len(waits) == 1
     assert url.split("//")[1] in str(caught.value)
@@ -259,10 +195,10 @@ class OAuthServer:
                 self.issued += 1
                 self.valid = f"access-{self.issued}"
                 token = {"access_token": self.valid, "refresh_token": "refresh-secret", "expires_in": self.expires_in}
-                return _json(200, token)
+                return answer_json(200, token)
             if request.headers.get("Authorization") == f"Bearer {self.valid}":
                 return OK
-            return _json(401, {"category": "EXPIRED_AUTHENTICATION"})
+            return answer_json(401, {"category": "EXPIRED_AUTHENTICATION"})
 
 
 def test_threads_share_one_renewal(server: Server) -> None:
@@ -298,12 +234,12 @@ def test_an_expired_token_after_other_trouble_is_still_renewed(server: Server, w
     with Client(_oauth(server), RetryPolicy(tries=8, sleep=waits.append)) as client:
         client.get("/crm/v3/objects/deals")
         portal.valid = "revoked"
-        server.script = [_json(503, {}), _json(503, {}), portal.answer]
+        server.script = [answer_json(503, {}), answer_json(503, {}), portal.answer]
         assert client.get("/crm/v3/objects/deals") == {"results": []}
 
 
 def test_credentials_of_an_app_that_was_removed(server: Server) -> None:
-    server.script = [_json(400, {"status": "BAD_REFRESH_TOKEN", "message": "missing or invalid refresh token refresh-secret"})]
+    server.script = [answer_json(400, {"status": "BAD_REFRESH_TOKEN", "message": "missing or invalid refresh token refresh-secret"})]
     with Client(_oauth(server)) as client, pytest.raises(CrmAuthError) as caught:
         client.get("/account-info/v3/details")
     assert "installed" in str(caught.value) and "refresh-secret" not in str(caught.value)
@@ -313,7 +249,7 @@ def test_no_error_tells_a_secret(server: Server, client: Client) -> None:
     errors = [{"message": TOKEN, "context": {"requiredScopes": []}}]
     leaky = {"message": f"token {TOKEN} was refused", "errors": errors, "policyName": "DAILY"}
     for status in (401, 403, 404, 418, 429):
-        server.script = [_json(status, leaky)]
+        server.script = [answer_json(status, leaky)]
         with pytest.raises(CrmError) as caught:
             client.get("/crm/v3/objects/deals")
         assert TOKEN not in str(caught.value)
@@ -350,8 +286,8 @@ def test_no_ten_seconds_ever_hold_more_calls_than_allowed(monkeypatch: pytest.Mo
 
 
 def test_the_window_follows_what_the_portal_allows_unless_told(server: Server) -> None:
-    server.script = [_json(200, {}, **{"X-HubSpot-RateLimit-Max": "190", "X-HubSpot-RateLimit-Interval-Milliseconds": "10000"})]
+    server.script = [answer_json(200, {}, **{"X-HubSpot-RateLimit-Max": "190", "X-HubSpot-RateLimit-Interval-Milliseconds": "10000"})]
     for more, calls in (({}, 171), ({"requests_per_10s": 50}, 50)):
-        with Client(_settings(server, **more)) as client:
+        with Client(settings(server, **more)) as client:
             client.get("/account-info/v3/details")
             assert client._calls.calls == calls

@@ -10,14 +10,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from hubspot_landing import Believed, lines, manifest
-from test_hubspot_client import Answer, Server, _json, _settings
+from hubspot_server import Answer, Server, answer_json, settings
 
 from connectors import hubspot
 from connectors.errors import CrmPermissionError, CrmProtocolError
 from connectors.http import RetryPolicy
 
 STAMP = "2026-11-20T10:00:00.000Z"
-REFUSED = _json(404, {"status": "error", "message": "resource not found"})
+REFUSED = answer_json(404, {"status": "error", "message": "resource not found"})
 
 
 class Portal:
@@ -42,16 +42,16 @@ class Portal:
         body = json.loads(request.body or b"{}")
         if url.path == "/crm/v3/objects/deals":
             archived = parse_qs(url.query)["archived"] == ["true"]
-            return _json(200, {"results": [] if archived else list(self.deals.values())})
+            return answer_json(200, {"results": [] if archived else list(self.deals.values())})
         if url.path == "/crm/v3/objects/deals/search":
             filters = [one for group in body["filterGroups"] for one in group["filters"]]
             above = max((int(one["value"]) for one in filters if one["operator"] == "GT"), default=0)
             found = [deal for key, deal in self.deals.items() if int(key) > above]
-            return _json(200, {"total": len(found), "results": found})
+            return answer_json(200, {"total": len(found), "results": found})
         if url.path == "/crm/v3/objects/deals/batch/read":
-            return _json(200, {"results": [self.deals[one["id"]] for one in body["inputs"] if one["id"] in self.deals]})
+            return answer_json(200, {"results": [self.deals[one["id"]] for one in body["inputs"] if one["id"] in self.deals]})
         if url.path == "/crm/v3/pipelines/deals":
-            return _json(200, {"results": [{"id": "default", "label": "Sales", "stages": []}]})
+            return answer_json(200, {"results": [{"id": "default", "label": "Sales", "stages": []}]})
         return REFUSED
 
 
@@ -71,7 +71,7 @@ def portal(server: Server) -> Portal:
 def _pull(server: Server, tmp_path: Path, run_id: str, believed: Believed | None = None) -> Path:
     known = believed.write_known(tmp_path / "known.ndjson") if believed else None
     since = believed.watermarks if believed else {}
-    hubspot.pull(_settings(server), run_id=run_id, landing=tmp_path, since=since, known=known)
+    hubspot.pull(settings(server), run_id=run_id, landing=tmp_path, since=since, known=known)
     return tmp_path / "inbound" / run_id
 
 
@@ -95,13 +95,13 @@ def test_what_a_server_lacks_is_noticed_and_not_missed(server: Server, portal: P
 
 @pytest.mark.parametrize("path", ["/crm/v3/owners/", "/crm/v3/owners"])
 def test_owners_with_and_without_a_slash(server: Server, portal: Portal, tmp_path: Path, path: str) -> None:
-    portal.answers[path] = _json(200, {"results": [{"id": "7", "archived": False}]})
+    portal.answers[path] = answer_json(200, {"results": [{"id": "7", "archived": False}]})
     directory = _pull(server, tmp_path, "first")
     assert [line["id"] for line in lines(directory, "owners")] == ["7"]
 
 
 def test_live_deals_in_the_listing_of_archived_ones_stay_alive(server: Server, portal: Portal, tmp_path: Path) -> None:
-    portal.answers["/crm/v3/objects/deals"] = _json(200, {"results": list(portal.deals.values())})
+    portal.answers["/crm/v3/objects/deals"] = answer_json(200, {"results": list(portal.deals.values())})
     directory = _pull(server, tmp_path, "first")
     assert list(lines(directory, "deals.archived")) == []
     assert len(list(lines(directory, "deals"))) == 3
@@ -114,7 +114,7 @@ def test_a_search_that_cannot_count_does_not_end_the_pull(server: Server, portal
 
     def search(request: Any) -> Answer:
         if not json.loads(request.body)["filterGroups"]:
-            return _json(400, {"status": "error", "category": "VALIDATION_ERROR", "message": "filterGroups must not be empty"})
+            return answer_json(400, {"status": "error", "category": "VALIDATION_ERROR", "message": "filterGroups must not be empty"})
         del portal.answers["/crm/v3/objects/deals/search"]
         answer = usual(request)
         portal.answers["/crm/v3/objects/deals/search"] = search
@@ -133,9 +133,9 @@ def test_inline_associations_that_are_cut_are_read_whole(server: Server, portal:
         {"from": {"id": "2"}, "to": [{"toObjectId": 31, "associationTypes": []}], "paging": {"next": {"after": "32"}}},
         {"from": {"id": "2"}, "to": [{"toObjectId": 32, "associationTypes": []}]},
     ])
-    portal.answers["/crm/v4/associations/deals/contacts/batch/read"] = lambda request: _json(200, {"results": [next(pages)]})
+    portal.answers["/crm/v4/associations/deals/contacts/batch/read"] = lambda request: answer_json(200, {"results": [next(pages)]})
     none = {"category": "OBJECT_NOT_FOUND", "subCategory": "crm.associations.NO_ASSOCIATIONS_FOUND", "context": {"fromObjectId": ["2"]}}
-    portal.answers["/crm/v4/associations/deals/companies/batch/read"] = _json(207, {"results": [], "numErrors": 1, "errors": [none]})
+    portal.answers["/crm/v4/associations/deals/companies/batch/read"] = answer_json(207, {"results": [], "numErrors": 1, "errors": [none]})
     directory = _pull(server, tmp_path, "first")
     assert list(lines(directory, "deals.associations")) == [{"id": "2", "contacts": ["31", "32"], "companies": []}]
 
@@ -145,7 +145,7 @@ def test_deals_whose_associations_could_not_be_told_are_left_as_they_were(server
     believed.take(_pull(server, tmp_path, "first"))
     busy = {"category": "SERVER_ERROR", "context": {"fromObjectId": ["2"]}}
     for kind in ("contacts", "companies"):
-        portal.answers[f"/crm/v4/associations/deals/{kind}/batch/read"] = _json(207, {"results": [], "errors": [busy]})
+        portal.answers[f"/crm/v4/associations/deals/{kind}/batch/read"] = answer_json(207, {"results": [], "errors": [busy]})
     directory = _pull(server, tmp_path, "second", believed)
     assert [line["id"] for line in lines(directory, "deals.associations")] == ["1", "3"]
     assert "next run" in manifest(directory, "deals.associations")["notice"]
@@ -157,7 +157,7 @@ def test_contacts_that_may_not_be_read_are_unknown_not_none(server: Server, port
 
     def listing(request: Any) -> Answer:
         if "associations=" in request.path:
-            return _json(403, scope)
+            return answer_json(403, scope)
         del portal.answers["/crm/v3/objects/deals"]
         answer = usual(request)
         portal.answers["/crm/v3/objects/deals"] = listing
@@ -178,7 +178,7 @@ def test_a_survivor_in_place_of_a_merged_deal_is_not_taken_for_it(server: Server
     def batch(request: Any) -> Answer:
         inputs = json.loads(request.body)["inputs"]
         if [one["id"] for one in inputs] == ["9"]:
-            return _json(200, {"results": [portal.deals["1"]]})
+            return answer_json(200, {"results": [portal.deals["1"]]})
         del portal.answers["/crm/v3/objects/deals/batch/read"]
         answer = usual(request)
         portal.answers["/crm/v3/objects/deals/batch/read"] = batch
@@ -191,13 +191,13 @@ def test_a_survivor_in_place_of_a_merged_deal_is_not_taken_for_it(server: Server
 
 def test_a_listing_that_goes_round_in_circles_ends(server: Server, portal: Portal, tmp_path: Path) -> None:
     page = {"results": list(portal.deals.values()), "paging": {"next": {"after": "3"}}}
-    portal.answers["/crm/v3/objects/deals"] = _json(200, page)
+    portal.answers["/crm/v3/objects/deals"] = answer_json(200, page)
     with pytest.raises(CrmProtocolError, match="same page"):
         _pull(server, tmp_path, "first")
 
 
 def test_without_pipelines_there_is_no_pull(server: Server, portal: Portal, tmp_path: Path) -> None:
-    portal.answers["/crm/v3/pipelines/deals"] = _json(403, {"category": "MISSING_SCOPES"})
+    portal.answers["/crm/v3/pipelines/deals"] = answer_json(403, {"category": "MISSING_SCOPES"})
     with pytest.raises(CrmPermissionError, match="pipelines"):
         _pull(server, tmp_path, "first")
     assert not (tmp_path / "inbound" / "first" / "pull.json").exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_hubspot_client import Answer, Server, _json, _settings
+from hubspot_server import Answer, Server, answer_json, settings
 
 from connectors import hubspot
 from connectors.errors import CrmPermissionError, CrmUnavailableError
@@ -27,7 +27,7 @@ def _write(server: Server, tmp_path: Path, changes: dict[str, dict[str, Any]]) -
     source, results = tmp_path / "changes.ndjson", tmp_path / "results.ndjson"
     source.write_text("".join(json.dumps({"id": key, "fields": fields}) + "\n" for key, fields in changes.items()))
     try:
-        result: Any = hubspot.write(_settings(server), changes=source, results=results)
+        result: Any = hubspot.write(settings(server), changes=source, results=results)
     except Exception as error:
         result = error
     answered = [json.loads(line) for line in results.read_text().splitlines()]
@@ -44,8 +44,8 @@ def _portal(bad: dict[str, dict[str, Any]], sizes: list[int] | None = None) -> A
             sizes.append(len(inputs))
         for one in inputs:
             if one["id"] in bad:
-                return _json(400, {"status": "error", "category": "VALIDATION_ERROR", **bad[one["id"]]})
-        return _json(200, {"status": "COMPLETE", "results": [{"id": one["id"]} for one in inputs]})
+                return answer_json(400, {"status": "error", "category": "VALIDATION_ERROR", **bad[one["id"]]})
+        return answer_json(200, {"status": "COMPLETE", "results": [{"id": one["id"]} for one in inputs]})
 
     return answer
 
@@ -77,7 +77,7 @@ def test_a_property_that_is_not_there_is_not_searched_for(server: Server, tmp_pa
 
 def test_each_record_of_a_207_has_its_own_outcome(server: Server, tmp_path: Path) -> None:
     error = {"status": "error", "category": "OBJECT_NOT_FOUND", "message": "Could not get some DEAL objects", "context": {"ids": ["2"]}}
-    server.script = [_json(207, {"status": "COMPLETE", "results": [{"id": "1"}, {"id": "99"}], "numErrors": 1, "errors": [error]})]
+    server.script = [answer_json(207, {"status": "COMPLETE", "results": [{"id": "1"}, {"id": "99"}], "numErrors": 1, "errors": [error]})]
     result, answered = _write(server, tmp_path, {key: {"plumbline_status": "clean"} for key in "123"})
     assert (result.written, result.failed) == (1, 2)
     assert [answered[key]["code"] for key in "123"] == [None, "OBJECT_NOT_FOUND", "NO_ANSWER"]
@@ -92,13 +92,13 @@ def test_values_as_hubspot_takes_them(server: Server, tmp_path: Path) -> None:
 
 def test_a_lost_answer_is_asked_for_again(server: Server, tmp_path: Path) -> None:
     ok = _portal({})
-    server.script = ["drop", "truncate", _json(503, {}), _json(429, {"policyName": "SECONDLY"}), ok]
+    server.script = ["drop", "truncate", answer_json(503, {}), answer_json(429, {"policyName": "SECONDLY"}), ok]
     result, _ = _write(server, tmp_path, {"1": {"a": "1"}})
     assert result.written == 1 and len(server.seen) == 5
 
 
 def test_what_was_acknowledged_before_the_end_is_kept(server: Server, tmp_path: Path) -> None:
-    server.script = [_portal({}), _portal({}), _json(503, {})]
+    server.script = [_portal({}), _portal({}), answer_json(503, {})]
     result, answered = _write(server, tmp_path, {str(n): {"a": "1"} for n in range(300)})
     assert isinstance(result, CrmUnavailableError)
     assert len(answered) == 200 and all(line["ok"] for line in answered.values())
@@ -106,7 +106,7 @@ def test_what_was_acknowledged_before_the_end_is_kept(server: Server, tmp_path: 
 
 def test_a_token_that_may_not_write(server: Server, tmp_path: Path) -> None:
     context = {"requiredGranularScopes": ["crm.objects.deals.write"]}
-    server.script = [_json(403, {"category": "MISSING_SCOPES", "errors": [{"context": context}]})]
+    server.script = [answer_json(403, {"category": "MISSING_SCOPES", "errors": [{"context": context}]})]
     result, answered = _write(server, tmp_path, {"1": {"a": "1"}})
     assert isinstance(result, CrmPermissionError) and "crm.objects.deals.write" in str(result)
     assert answered == {}
