@@ -141,7 +141,8 @@ def test_a_redirect_does_not_take_the_token_elsewhere(server: Server, client: Cl
 
 
 def test_a_wrong_path_and_a_refused_request_differ(server: Server, client: Client) -> None:
-    server.script = [(404, {"Content-Type": "text/html"}, b"nothing here"), answer_json(400, {"status": "error", "category": "VALIDATION_ERROR"})]
+    nowhere = (404, {"Content-Type": "text/html"}, b"nothing here")
+    server.script = [nowhere, answer_json(400, {"status": "error", "category": "VALIDATION_ERROR"})]
     with pytest.raises(CrmProtocolError, match="api_version"):
         client.get("/crm/v9/objects/deals")
     with pytest.raises(Refusal) as refused:
