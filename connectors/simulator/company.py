@@ -519,7 +519,6 @@ def _deal_rows(
     luck = rng.random(n)
     reason = rng.integers(0, len(w["loss_reasons"]), n)
     reason = np.where(deals.defects["exit_closed_lost"], np.where(rng.random(n) < 0.65, -1, -2), reason)
-    ended = np.minimum(deals.end, deals.stop)
     closed = (deals.status > 0) & (deals.end <= deals.stop)
     con.register(
         "_deal",
@@ -534,7 +533,7 @@ def _deal_rows(
             "source": rng.integers(0, len(w["sources"]), n),
             "at": calendar.micros(deals.created),
             "created_by": creator,
-            "deleted_at": np.where(deals.deleted, calendar.micros(np.where(deals.deleted, ended, -1)), 0),
+            "deleted_at": np.where(deals.deleted, calendar.micros(np.where(deals.deleted, deals.stop, -1.0)), 0),
             "merged_into": deals.merged_into + 1,
             "lost": closed & (deals.status == 2),
             "won": closed & (deals.status == 1),

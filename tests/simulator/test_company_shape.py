@@ -161,6 +161,14 @@ def test_outcomes_are_believable(demo):
     assert one(demo, "select count(distinct currency) from company.deal") >= 3
 
 
+@pytest.mark.parametrize("kind, days", [("salesforce", 16), ("hubspot", 84)])
+def test_what_was_deleted_is_still_in_the_recycle_bin(kind, days):
+    con = company(kind, 600)
+    assert one(con, "select count(*) from company.deal where is_deleted and merged_into is null") >= 4
+    none(con, f"""select * from company.deal where is_deleted and merged_into is null
+                  and deleted_at < timestamptz '{NOW}' - interval {days} days""")
+
+
 def test_merges_only_in_hubspot():
     hubspot, salesforce = company("hubspot", 800), company("salesforce", 300)
     assert one(salesforce, "select count(*) from company.deal where merged_into is not null") == 0
