@@ -38,6 +38,7 @@ def load_company(portal: HubSpotPortal, company_con: duckdb.DuckDBPyConnection) 
         raise ValueError("A company is loaded into an empty portal; this one has deals already")
     with tempfile.TemporaryDirectory(prefix="plumbline-company-") as directory, portal.store.lock:
         con = portal.store.con
+        con.execute("set threads = 2")
         for table in TABLES:
             file = Path(directory) / f"{table}.parquet"
             company_con.execute(f"copy company.{table} to {literal(str(file))} (format parquet)")
@@ -59,6 +60,7 @@ def load_company(portal: HubSpotPortal, company_con: duckdb.DuckDBPyConnection) 
             con.execute(f"drop table if exists temp.{table}")
         for table in TABLES:
             con.execute(f"drop view temp.company_{table}")
+        con.execute("set threads = 1")
 
 
 def _profile(portal: HubSpotPortal) -> None:

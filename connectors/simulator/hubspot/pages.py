@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from connectors.simulator.clock import SimClock
 from connectors.simulator.hubspot.catalogue import Catalogue, ObjectType, Property
+from connectors.simulator.hubspot.links import Links
 from connectors.simulator.hubspot.records import Records
-from connectors.simulator.hubspot.store import Store, literal
+from connectors.simulator.hubspot.store import Store, literal, quote
 
 VERSIONS = {"deals": 20, "companies": 20, "contacts": 45}  # versions of a property that a read gives
 INLINE = 100  # associations of a kind that come with a record; there is a page more when it has more
@@ -24,8 +25,8 @@ class Shape:
 
 
 class Pages:
-    def __init__(self, store: Store, catalogue: Catalogue, records: Records, clock: SimClock) -> None:
-        self.store, self.catalogue, self.records, self.clock = store, catalogue, records, clock
+    def __init__(self, store: Store, catalogue: Catalogue, records: Records, links: Links, clock: SimClock) -> None:
+        self.store, self.catalogue, self.records, self.links, self.clock = store, catalogue, records, links, clock
 
     def listing(
         self, object_type: ObjectType, shape: Shape, *, after: int, limit: int, archived: bool
@@ -51,97 +52,100 @@ class Pages:
             return []
         with self.store.lock:
             relation = object_type.table if fresh else self.records.relation(object_type, index=index)
-            return [row[0] for row in self.store.rows(self._sql(object_type, relation, ids, shape))]
-
-    def _sql(self, object_type: ObjectType, relation: str, ids: Sequence[int], shape: Shape) -> str:
-        now = self.clock.now()
-        history = self._known(object_type, shape.history)
-        asked = self._known(object_type, [*(shape.properties or object_type.default), *object_type.always, *shape.history])
-        asked.sort(key=lambda prop: prop.name)
-        pairs = ", ".join(f"{literal(prop.name)}, {self.catalogue.text(object_type, prop, now)}" for prop in asked)
-        listed = ", ".join(str(int(i)) for i in ids)
-        # The bounds let zone maps skip what the list of ids alone would not.
-        ctes = [
-            f"wanted as (select unnest([{listed}]) as id, generate_subscripts([{listed}], 1) as position)",
-            f"""page as (from {relation}
-                where _id between {min(ids)} and {max(ids)} and _id in ({listed}))""",
-        ]
-        ctes.append(
-            f"""record as (select _id,
-                '{{"id":"' || _id || '","properties":' || json_object({pairs}) as head,
-                ',"createdAt":"' || iso(_created_at) || '","updatedAt":"' || iso(_updated_at) || '"'
-                || coalesce(',"archived":true,"archivedAt":"' || iso(_archived_at) || '"', ',"archived":false') as tail
-                from page)"""
-        )
-        text, joins = ["r.head"], ["join record r on r._id = w.id"]
-        if history:
-            ctes += self._history(object_type, history, ids)
-            text.append("""coalesce(',"propertiesWithHistory":' || h.entries, '')""")
-            joins.append("left join histories h on h._id = r._id")
-        text.append("r.tail")
-        if shape.associations:
-            ctes += self._associations(object_type, shape.associations, ids)
-            text.append("""coalesce(',"associations":' || l.entries, '')""")
-            joins.append("left join linked l on l.from_id = r._id")
-        return f"with {', '.join(ctes)} select {' || '.join(text)} || '}}' from wanted w {' '.join(joins)} order by w.position"
+            histories = self._known(object_type, shape.history)
+            found = self._records(object_type, relation, ids, shape, histories)
+            versions = self._versions(object_type, ids, histories) if histories else {}
+            linked = self._linked(object_type, ids, shape.associations) if shape.associations else {}
+        rendered = []
+        for record_id in ids:
+            if record_id not in found:
+                continue
+            head, tail, first_versions = found[record_id]
+            parts = [head]
+            if histories:
+                # A value that was never written since the record was made has one version: the first.
+                entries = (
+                    f'"{prop.name}":{versions.get((record_id, prop.name), first)}'
+                    for prop, first in zip(histories, first_versions, strict=True)
+                )
+                parts.append(f',"propertiesWithHistory":{{{",".join(entries)}}}')
+            parts.append(tail)
+            if record_id in linked:
+                parts.append(f',"associations":{{{",".join(linked[record_id])}}}')
+            rendered.append("".join(parts) + "}")
+        return rendered
 
     def _known(self, object_type: ObjectType, names: Sequence[str]) -> list[Property]:
-        return [object_type.properties[name] for name in dict.fromkeys(names) if name in object_type.properties]
+        return [object_type.properties[name] for name in sorted(set(names)) if name in object_type.properties]
 
-    def _history(self, object_type: ObjectType, history: Sequence[Property], ids: Sequence[int]) -> list[str]:
+    def _records(
+        self, object_type: ObjectType, relation: str, ids: Sequence[int], shape: Shape, histories: Sequence[Property]
+    ) -> dict[int, tuple[str, str, list[str]]]:
+        """By id: JSON up to the properties, JSON from createdAt on, and the version that each of `histories` began with."""
         now = self.clock.now()
-        structs = ", ".join(
-            f"{{'property': {literal(prop.name)}, 'value': {self.catalogue.text(object_type, prop, now)}, "
-            f"'calculated': {str(not prop.stored or prop.calculated).lower()}}}"
-            for prop in history
+        names = [*(shape.properties or object_type.default), *object_type.always, *shape.history]
+        asked = self._known(object_type, names)
+        pairs = ", ".join(f"{literal(prop.name)}, {self.catalogue.text(object_type, prop, now)}" for prop in asked)
+        source = "coalesce(hs_object_source, 'CRM_UI')" if "hs_object_source" in object_type.properties else "'CRM_UI'"
+        stamp = f"""',"timestamp":"' || iso(_created_at) || '","sourceType":"' || {source} || '"}}]'"""
+        first = ", ".join(
+            "'[]'"
+            if prop.calculated or not prop.stored
+            else f"coalesce('[{{\"value\":' || to_json({quote(prop.name)}) || {stamp}, '[]')"
+            for prop in histories
         )
-        names = ", ".join(literal(prop.name) for prop in history)
-        listed = ", ".join(str(int(i)) for i in ids)
-        source = "hs_object_source" if "hs_object_source" in object_type.properties else "null"
-        return [
-            f"asked as (select _id, _created_at, {source} as source, unnest([{structs}], recursive := true) from page)",
-            f"""version as (
-                select object_id, property, coalesce(value, '') as value, written_at, seq, source_type, source_id, user_id
-                from {object_type.history}
-                where object_id between {min(ids)} and {max(ids)} and object_id in ({listed}) and property in ({names})
-                  and (visible_at is null or visible_at <= timestamptz {literal(now.isoformat())})
-                qualify row_number() over (partition by object_id, property order by written_at desc, seq desc)
-                        <= {VERSIONS.get(object_type.name, 20)})""",
-            """entry as (
-                select object_id, property, '[' || string_agg(
-                  '{"value":' || to_json(value) || ',"timestamp":"' || iso(written_at) || '","sourceType":"' || source_type || '"'
-                  || coalesce(',"sourceId":' || to_json(source_id), '') || coalesce(',"updatedByUserId":' || user_id, '') || '}',
-                  ',' order by written_at desc, seq desc) || ']' as entries
-                from version group by object_id, property)""",
-            # A value that was never written since the record was made has one version: the first.
-            """histories as (
-                select a._id, '{' || string_agg('"' || a.property || '":' || coalesce(e.entries,
-                  case when a.value is null or a.calculated then '[]' else
-                    '[{"value":' || to_json(a.value) || ',"timestamp":"' || iso(a._created_at) || '","sourceType":"'
-                    || coalesce(a.source, 'CRM_UI') || '"}]' end), ',' order by a.property) || '}' as entries
-                from asked a left join entry e on e.object_id = a._id and e.property = a.property group by a._id)""",
-        ]
+        rows = self.store.rows(
+            f"""select _id, '{{"id":"' || _id || '","properties":' || json_object({pairs}),
+                       ',"createdAt":"' || iso(_created_at) || '","updatedAt":"' || iso(_updated_at) || '"'
+                       || coalesce(',"archived":true,"archivedAt":"' || iso(_archived_at) || '"', ',"archived":false'),
+                       [{first}]
+                from {relation} where {_among("_id", ids)}"""
+        )
+        return {row[0]: (row[1], row[2], row[3]) for row in rows}
 
-    def _associations(self, object_type: ObjectType, wanted: Sequence[ObjectType], ids: Sequence[int]) -> list[str]:
-        names = ", ".join(literal(other.name) for other in wanted)
-        keys = "".join(f" when {literal(other.name)} then {literal(self.catalogue.api_name(other))}" for other in wanted)
-        listed = ", ".join(str(int(i)) for i in ids)
-        return [
-            f"""numbered as (
-                select a.from_id, a.to_type, a.to_id, t.name, t.type_id,
-                       row_number() over (partition by a.from_id, a.to_type order by a.to_id, t.type_id) as n
-                from association a join association_type t on t.from_type = a.from_type and t.to_type = a.to_type
-                     and t.category = a.category and t.type_id = a.type_id
-                where a.from_type = {literal(object_type.name)} and a.to_type in ({names}) and not a.hidden
-                  and a.from_id between {min(ids)} and {max(ids)} and a.from_id in ({listed}))""",
-            f"""link as (
-                select from_id, to_type, '{{"results":[' || string_agg('{{"id":"' || to_id || '","type":"' || name || '"}}', ','
-                         order by n) filter (n <= {INLINE}) || ']'
-                       || coalesce(',"paging":{{"next":{{"after":"' || any_value(to_id) filter (n = {INLINE} + 1) || '"}}}}', '')
-                       || '}}' as entries
-                from numbered group by from_id, to_type)""",
-            f"""linked as (
-                select from_id, '{{' || string_agg('"' || (case to_type{keys} end) || '":' || entries, ','
-                                                   order by to_type) || '}}' as entries
-                from link group by from_id)""",
-        ]
+    def _versions(self, object_type: ObjectType, ids: Sequence[int], histories: Sequence[Property]) -> dict[tuple[int, str], str]:
+        """JSON arrays of the newest versions, newest first, by record and property."""
+        names = ", ".join(literal(prop.name) for prop in histories)
+        rows = self.store.rows(
+            f"""select object_id, property, '[' || array_to_string(list(
+                  '{{"value":' || to_json(coalesce(value, '')) || ',"timestamp":"' || iso(written_at) || '","sourceType":"'
+                  || source_type || '"' || coalesce(',"sourceId":' || to_json(source_id), '')
+                  || coalesce(',"updatedByUserId":' || user_id, '') || '}}'
+                  order by written_at desc, seq desc)[:{VERSIONS.get(object_type.name, 20)}], ',') || ']'
+                from {object_type.history}
+                where {_among("object_id", ids)} and property in ({names})
+                  and (visible_at is null or visible_at <= timestamptz {literal(self.clock.now().isoformat())})
+                group by object_id, property"""
+        )
+        return {(row[0], row[1]): row[2] for row in rows}
+
+    def _linked(self, object_type: ObjectType, ids: Sequence[int], wanted: Sequence[ObjectType]) -> dict[int, list[str]]:
+        """By record, one JSON member per kind of associated object."""
+        kinds = ", ".join(literal(other.name) for other in wanted)
+        keys = " ".join(f"when {literal(other.name)} then {literal(self.catalogue.api_name(other))}" for other in wanted)
+        names = " ".join(
+            f"when {literal(f'{other.name} {category} {type_id}')} then {literal(name)}"
+            for other in wanted
+            for category, type_id, name, *_ in self.links.types(object_type, other)
+        )
+        rows = self.store.rows(
+            f"""with linked as (
+                  select from_id, to_type, list(to_id order by to_id, type_id) as others,
+                         list('{{"id":"' || to_id || '","type":' || to_json(case to_type || ' ' || category || ' ' || type_id {names} end)
+                              || '}}' order by to_id, type_id) as entries
+                  from association
+                  where from_type = {literal(object_type.name)} and to_type in ({kinds}) and not hidden and {_among("from_id", ids)}
+                  group by from_id, to_type)
+                select from_id, '"' || (case to_type {keys} end) || '":{{"results":[' || array_to_string(entries[:{INLINE}], ',') || ']'
+                       || coalesce(',"paging":{{"next":{{"after":"' || others[{INLINE} + 1] || '"}}}}', '') || '}}'
+                from linked order by from_id, to_type"""
+        )
+        linked: dict[int, list[str]] = {}
+        for record_id, member in rows:
+            linked.setdefault(record_id, []).append(member)
+        return linked
+
+
+def _among(column: str, ids: Sequence[int]) -> str:
+    """SQL: the column holds one of the ids. The bounds let zone maps skip what the list alone would not."""
+    return f"{column} between {min(ids)} and {max(ids)} and {column} in ({', '.join(str(int(i)) for i in ids)})"

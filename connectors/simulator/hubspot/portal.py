@@ -101,7 +101,7 @@ class HubSpotPortal:
         self.pipelines = Pipelines(self.store, self.catalogue, self.clock)
         self.links = Links(self.store, self.catalogue)
         self.records = Records(self.store, self.catalogue, self.pipelines, self.links, self.clock, self.faults)
-        self.pages = Pages(self.store, self.catalogue, self.records, self.clock)
+        self.pages = Pages(self.store, self.catalogue, self.records, self.links, self.clock)
         self.searching = Search(self.store, self.catalogue, self.records, self.pages, self.clock)
         self.limits = RateLimits()
         self.access = Access(self.clock, self.faults, access_token)

@@ -33,7 +33,7 @@ create table if not exists engagement (
     happens_at timestamptz, is_open boolean, created_at timestamptz);
 create table if not exists loaded (kind varchar, company_id bigint, object_id bigint);  -- which record a company row became
 create or replace macro iso(t) as replace(strftime(t, '%Y-%m-%dT%H:%M:%S.%gZ'), '.000Z', 'Z');
-create or replace macro plain(n) as regexp_replace(regexp_replace(printf('%.6f', n::double), '0+$', ''), '\\.$', '');
+create or replace macro plain(n) as rtrim(rtrim(printf('%.6f', n::double), '0'), '.');
 """
 
 
@@ -44,6 +44,7 @@ class Store:
         self.lock = RLock()
         self.con = duckdb.connect(str(path) if path else ":memory:")
         self.con.execute("set timezone = 'UTC'")
+        self.con.execute("set threads = 1")  # a page is small: a second thread costs it more than it gives
         if path:
             self.con.execute("set memory_limit = '1GB'")  # a large portal lives on disk, beside what is being tested with it
         self.con.execute("set preserve_insertion_order = true")  # pages are found by zone maps over rising ids
