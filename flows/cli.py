@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -57,6 +57,7 @@ class Face:
     json: bool
     verbose: bool
     quiet: bool
+    shown: ClassVar[bool] = False  # whether this process has printed its result: a JSON caller gets one document, not two
 
     def say(self, line: str) -> None:
         """Progress: for people, so never on stdout when that is to be a JSON document."""
@@ -73,6 +74,7 @@ class Face:
 
     def show(self, document: Any, lines: list[str]) -> None:
         """The result: one JSON document, or lines for a person."""
+        Face.shown = True
         if self.json:
             import orjson
 
@@ -331,7 +333,7 @@ def main() -> None:
         code = exit_code(error)
         if verbose or code is None:
             traceback.print_exc()
-        if as_json:
+        if as_json and not Face.shown:
             import orjson
 
             typer.echo(orjson.dumps({"status": "failed", "error": str(error), "exit_code": code or 1}).decode())
