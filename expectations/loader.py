@@ -126,15 +126,15 @@ class _RuleReader:
 
         thresholds, state = self.overridden(meta)
         values = {name: literal(value) for name, value in thresholds.items()}
-        resolved = self.conditions(kwargs, meta, values)
+        parts = [] if isinstance(kwargs["fails_when"], str) else self.parts(kwargs["fails_when"], values)
+        resolved = self.conditions(kwargs, meta, values, parts)
         severity_sql, gravest = self.severity(meta, values)
         waivable = meta.get("waivable", True)
         snoozable = waivable and gravest != "critical"
         waived = f"list_has_any(waived_rules, [{quote(meta['rule_id'])}, '*'])" + (" or is_snoozed" if snoozable else "")
         resolved["waived_when"] = waived if waivable else "false"
 
-        codes, texts = self.failing_parts(kwargs, values)
-        values |= {"codes": codes, "texts": f"array_to_string({texts}, ', ')"}
+        values |= {"codes": _failing(parts, 0), "texts": f"array_to_string({_failing(parts, 2)}, ', ')"}
         message_sql = self.tried(lambda: self.binder.message(meta["message"], values), "meta", "message")
         evidence_sql = self.evidence(meta.get("evidence", {}), values)
         self.all_used(meta, kwargs)
@@ -149,13 +149,15 @@ class _RuleReader:
 
     # --- the conditions -------------------------------------------------------------------------------------------------
 
-    def conditions(self, kwargs: Mapping[str, Any], meta: Mapping[str, Any], values: Mapping[str, str]) -> dict[str, str]:
+    def conditions(
+        self, kwargs: Mapping[str, Any], meta: Mapping[str, Any], values: Mapping[str, str], parts: list[tuple[str, str, str]]
+    ) -> dict[str, str]:
         """applies_when, unknown_because and fails_when, each bound."""
         applies = self.sql(kwargs["applies_when"], values, "kwargs", "applies_when", kind="BOOLEAN")
         if isinstance(kwargs["fails_when"], str):
             fails = self.sql(kwargs["fails_when"], values, "kwargs", "fails_when", kind="BOOLEAN")
         else:
-            fails = " or ".join(f"({sql})" for _, sql, _ in self.parts(kwargs["fails_when"], values))
+            fails = " or ".join(f"({sql})" for _, sql, _ in parts)
         cases = []
         for i, clause in enumerate(kwargs.get("unknown_when", [])):
             place = ("kwargs", "unknown_when", i)
@@ -175,16 +177,6 @@ class _RuleReader:
             self.clause(clause, place, ("code", "if", "text"))
             result.append((clause["code"], self.sql(clause["if"], values, *place, "if", kind="BOOLEAN"), clause["text"]))
         return result
-
-    def failing_parts(self, kwargs: Mapping[str, Any], values: Mapping[str, str]) -> tuple[str, str]:
-        """SQL lists of the codes and the texts of the parts that fail on a deal; empty for a rule with one condition."""
-        parts = [] if isinstance(kwargs["fails_when"], str) else self.parts(kwargs["fails_when"], values)
-
-        def listed(column: int) -> str:
-            items = ", ".join(f"case when {part[1]} then {quote(part[column])} end" for part in parts)
-            return f"list_filter([{items}]::varchar[], lambda x: x is not null)"
-
-        return listed(0), listed(2)
 
     def severity(self, meta: Mapping[str, Any], values: Mapping[str, str]) -> tuple[str, str]:
         """SQL text expression for the severity on a deal, and the gravest that it can give."""
@@ -295,6 +287,12 @@ class _RuleReader:
 
     def error(self, what: str, *place: str | int, fix: str = "") -> RuleError:
         return RuleError(what, where=self.doc.where(*self.place, *place), fix=fix, rule_id=self.rule_id)
+
+
+def _failing(parts: list[tuple[str, str, str]], column: int) -> str:
+    """SQL list of the codes (column 0) or texts (2) of the parts that fail on a deal; empty for a rule with one condition."""
+    items = ", ".join(f"case when {part[1]} then {quote(part[column])} end" for part in parts)
+    return f"list_filter([{items}]::varchar[], lambda x: x is not null)"
 
 
 def _override(where: str, default: Any, value: Any) -> Any:

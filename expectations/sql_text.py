@@ -105,8 +105,8 @@ class Binder:
         self._parse(expression)
         try:
             # Bound in a WHERE too: aggregates and window functions bind in a SELECT, but a rule judges each deal by itself.
-            self._con.execute(f"select 1 from plumbline_check.subject where ({expression}) is null")
-            return str(self._con.execute(f"describe select ({expression}) as value from plumbline_check.subject").fetchall()[0][1])
+            bound = f"describe select ({expression}) as value from plumbline_check.subject where ({expression}) is null"
+            return str(self._con.execute(bound).fetchall()[0][1])
         except duckdb.Error as error:
             raise self._explain(error) from error
 

@@ -268,6 +268,7 @@ def test_deals_that_appear_twice_are_refused(con: duckdb.DuckDBPyConnection) -> 
 @pytest.mark.slow
 def test_a_hundred_thousand_findings_at_once_and_again(con: duckdb.DuckDBPyConnection) -> None:
     """Past one row group of 122,880 DuckDB inserts in parallel, where 1.5 loses rows after an empty insert into the same table."""
+    con.execute("set threads = 2")
     deal(con, "0", contact_count=0)
     con.execute(
         "insert into core.opportunity select o.* replace (concat('sales:', i) as opportunity_key, i::varchar as opportunity_id)"
