@@ -160,6 +160,7 @@ def _gather(con: duckdb.DuckDBPyConnection, catalogue: Catalogue, parameters: Ma
             con.execute("insert into plumbline_check.builtin values (?, ?, ?)", [metric, stage, days])
     for name in ("helper", "stage_spell", "won_deal", "reference_stat", "subject_table", "subject"):
         run(con, f"{name}.sql", parameters)
+    con.execute("drop table plumbline_check.stage_spell; drop table plumbline_check.won_deal")   # large, and not needed any more
     deals = _count(con, "plumbline_check.subject")
     if deals != con.execute("select count(distinct opportunity_key) from plumbline_check.subject").fetchall()[0][0]:
         raise ExpectationsError(
