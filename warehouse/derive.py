@@ -45,7 +45,7 @@ OWN_COLUMN = {
         "hs_object_id", "dealname", "amount", "amount_in_home_currency", "deal_currency_code", "closedate", "createdate", "hs_createdate",
         "dealstage", "pipeline", "dealtype", "description", "hubspot_owner_id", "hs_next_step", "hs_deal_stage_probability",
         "hs_manual_forecast_category", "hs_is_closed", "hs_is_closed_won", "hs_is_closed_lost", "hs_v2_date_entered_current_stage",
-        "num_associated_contacts", "closed_lost_reason", "hs_lastmodifieddate",
+        "num_associated_contacts", "closed_lost_reason", "notes_next_activity_date", "hs_lastmodifieddate",
     ),
 }  # fmt: skip
 
@@ -61,6 +61,13 @@ VOLATILE = {
         r"hs_latest_.*|hs_lastmodified.*"
     ),
 }
+TEMPORARY = {
+    "account_survivor", "activity_fact", "applied", "cast_failure", "close_told", "deal", "deal_survivor", "delivered", "delta", "differing",
+    "fact", "fields", "in_scope", "landed", "new_account", "new_activity", "new_contact_role", "new_crm_flag", "new_exchange_rate",
+    "new_opportunity", "new_owner", "new_stage", "new_stage_event", "next_step_told", "pipeline_stage", "rate_of_deal", "record_type",
+    "restated", "stage_definition", "stage_known", "stage_move", "stage_seen", "stage_told", "told", "told_field", "told_source", "touched",
+    "touched_account", "touched_deal", "touched_table", "version_change",
+}  # fmt: skip
 OURS = re.compile(r"plumbline_.*", re.IGNORECASE)
 
 
@@ -153,6 +160,13 @@ def derive(
         [settings.document(), settings.business.timezone, settings.business.currency, settings.source],
     )
     return outcome
+
+
+def forget(con: duckdb.DuckDBPyConnection) -> None:
+    """Drop the temporary tables of a load: they hold memory as long as the connection lives."""
+    found = con.execute("select table_name from duckdb_tables() where temporary and database_name = 'temp'").fetchall()
+    for name in sorted({row[0] for row in found} & TEMPORARY):
+        con.execute(f"drop table temp.{name}")
 
 
 def derivation_of(con: duckdb.DuckDBPyConnection, source: str) -> str | None:
@@ -284,6 +298,7 @@ def _derive_deals(
 ) -> Outcome:
     crm = settings.crm
     _run(con, f"{crm}/deal.sql", f"{crm}/history.sql")
+    con.execute("drop table fields; drop table told")
     done("deals read")
     moved = False
     if stage_config is not None:

@@ -421,7 +421,10 @@ def _plain(name: str, kind: str) -> str:
     """The text of a value, the same however it was delivered."""
     value = _name(name)
     if kind == "number":
-        return f"coalesce(rtrim(rtrim(try_cast({value} as decimal(38, 12))::varchar, '0'), '.'), {value})"
+        # 1200.0 and 1.2E3 are both 1200. Casting is dear (20 µs for a wide decimal), so only exponents are cast.
+        exact = f"rtrim(rtrim(try_cast({value} as decimal(38, 12))::varchar, '0'), '.')"
+        plain = f"if(contains({value}, '.'), rtrim(rtrim({value}, '0'), '.'), {value})"
+        return f"if(contains(lower({value}), 'e'), coalesce({exact}, {value}), {plain})"
     if kind == "datetime":
         return f"replace({value}, '+0000', 'Z')"
     return f"replace({value}, chr(13) || chr(10), chr(10))"

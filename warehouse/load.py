@@ -81,6 +81,7 @@ def load(
             _land(run, obj)
             done(f"raw {obj.name}")
         _note_fields(run)
+        con.execute("drop table if exists landed; drop table if exists delta")
         settings = derive.Settings(
             source=run.pull.source,
             crm=run.pull.crm,
@@ -91,6 +92,7 @@ def load(
         )
         outcome = derive.derive(con, settings, now=now, stage_config=stages or {}, done=done)
         _record(run, outcome)
+        derive.forget(con)
         done("record")
     done("commit")
     con.execute("checkpoint")

@@ -62,6 +62,8 @@ def merge(con: duckdb.DuckDBPyConnection, obj: LandedObject, table: str, *, sour
     """
     ensure_table(con, table)
     con.execute("set variable raw_source = $1", [source])
+    if _is_empty(con, table):
+        return _fill(con, table, run_id=run_id, now=now)
     con.execute(f"""
         create or replace temp table delta as
         select l.id, l.parent_id,
@@ -96,6 +98,27 @@ def merge(con: duckdb.DuckDBPyConnection, obj: LandedObject, table: str, *, sour
     if whole and obj.shape.reader != HISTORY:
         counts.deleted += _mark_absent(con, table, run_id=run_id, now=now)
     return counts
+
+
+def _is_empty(con: duckdb.DuckDBPyConnection, table: str) -> bool:
+    row = con.execute(f"select count(*) from (from raw.{table} where source = getvariable('raw_source') limit 1)").fetchone()
+    return not (row and row[0])
+
+
+def _fill(con: duckdb.DuckDBPyConnection, table: str, *, run_id: str, now: datetime) -> Counts:
+    """The first load of a source: nothing to compare with, so nothing is joined."""
+    con.execute("create or replace temp table delta as select id, parent_id, 'inserted' as outcome, deleted_at from landed")
+    con.execute(
+        f"""
+        insert into raw.{table} by name
+        select getvariable('raw_source') as source, id, parent_id, payload, modified_at, is_deleted,
+               if(is_deleted, coalesce(deleted_at, $now), NULL) as deleted_at, $run_id as run_id, $now as landed_at
+        from landed
+        """,
+        {"now": now, "run_id": run_id},
+    )
+    inserted = con.execute("select count(*) from delta").fetchone()
+    return Counts(inserted=int(inserted[0]) if inserted else 0)
 
 
 def _mark_absent(con: duckdb.DuckDBPyConnection, table: str, *, run_id: str, now: datetime) -> int:

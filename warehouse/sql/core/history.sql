@@ -9,21 +9,22 @@ close_change as (
     select opportunity_id, "at", seq, close_date, lag(close_date) over (partition by opportunity_id order by "at", seq) as old_date
     from close_told
 ),
-real_change as (
-    select * from close_change c where c.old_date is not null and c.old_date <> c.close_date
+spell as (
+    select opportunity_key, to_closed, "at" as since, lead("at") over (partition by opportunity_key order by "at", seq) as until
+    from new_stage_event
 ),
-stage_at as (
-    select opportunity_key, "at", to_closed from new_stage_event
+closed_spell as (
+    select d.opportunity_id, s.since, s.until from spell s join deal d using (opportunity_key) where s.to_closed
 ),
 -- Closing a deal overwrites its close date, in HubSpot within the same second: that is no push, and neither is any change while closed.
 open_change as (
     select c.opportunity_id, c."at", c.seq, c.old_date, c.close_date, (c."at" at time zone getvariable('timezone'))::date as day
-    from (select *, getvariable('source') || ':' || opportunity_id as opportunity_key, "at" - interval 1 millisecond as just_before,
-                 "at" + interval 1 second as just_after
-          from real_change) c
-    asof left join stage_at b on b.opportunity_key = c.opportunity_key and c.just_before >= b."at"
-    asof left join stage_at a on a.opportunity_key = c.opportunity_key and c.just_after >= a."at"
-    where not coalesce(b.to_closed, false) and not coalesce(a.to_closed, false)
+    from close_change c
+    where c.old_date is not null and c.old_date <> c.close_date
+      and not exists (
+          from closed_spell s
+          where s.opportunity_id = c.opportunity_id and c."at" + interval 1 second >= s.since and (s.until is null or c."at" <= s.until)
+      )
 ),
 -- Net per day: a date that went back and forth within a day has not moved.
 day_change as (
