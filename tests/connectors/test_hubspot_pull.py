@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,10 +32,11 @@ OWNED = ("dealname", "amount", "dealstage", "pipeline", "hubspot_owner_id", "clo
 class Night:
     """A portal, its server, and a warehouse that believes what is pulled."""
 
-    def __init__(self, tmp_path: Path, **settings: Any) -> None:
+    def __init__(self, tmp_path: Path, furnished: Path, **settings: Any) -> None:
+        shutil.copy(furnished, tmp_path / "portal.duckdb")
         self.clock, self.faults = SimClock(NOW), Faults()
         self.clock.freeze()
-        self.portal = HubSpotPortal(None, self.clock, self.faults)
+        self.portal = HubSpotPortal(tmp_path / "portal.duckdb", self.clock, self.faults)
         self.portal.limits.lift()
         self.app = self.portal.app()
         self.server = serve(self.app)
@@ -126,16 +128,22 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "POLICY", RetryPolicy(tries=8, sleep=lambda seconds: None))
 
 
+@pytest.fixture(scope="module")
+def furnished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A portal without deals, to be copied: making one takes longer than most tests."""
+    path = tmp_path_factory.mktemp("portal") / "furnished.duckdb"
+    HubSpotPortal(path, SimClock(NOW), Faults()).close()
+    return path
+
+
 @pytest.fixture
-def nights(tmp_path: Path) -> Iterator[Callable[..., Night]]:
+def nights(tmp_path: Path, furnished: Path) -> Iterator[Callable[..., Night]]:
     made: list[Night] = []
 
     def make(**settings: Any) -> Night:
-        made.append(Night(tmp_path / str(len(made)), **settings))
+        made.append(Night(tmp_path, furnished, **settings))
         return made[-1]
 
-    (tmp_path / "0").mkdir()
-    (tmp_path / "1").mkdir()
     yield make
     for night in made:
         night.server.stop()
