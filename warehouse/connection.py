@@ -128,7 +128,8 @@ def _connect(path: Path, *, read_only: bool, memory_limit: str, threads: int | N
         "temp_directory": f"{path}.tmp",
         # Offline is normal where Plumbline runs, and every extension that it needs is part of the wheel.
         "autoinstall_known_extensions": False,
-        # Loads of a million records stay within the limit; where order matters, SQL says so.
+        # Loads of a million records stay within the limit; where order matters, SQL says so. And it must stay off: with it DuckDB
+        # 1.5.5 silently loses the rows of a large insert that follows an insert of no rows into the same table and transaction.
         "preserve_insertion_order": False,
     }
     if threads:
