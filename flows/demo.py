@@ -221,7 +221,7 @@ def _prefect_server(directory: Path, say: Say) -> Iterator[str | None]:
 
     When one is at hand already (PREFECT_API_URL or a profile), that one is used and nothing is started.
     """
-    from flows.steps import prefect_api, quiet_prefect
+    from flows.steps import prefect_api, quiet_prefect, settle
 
     if url := prefect_api():
         say(f"Using the Prefect API at {url}.")
@@ -251,6 +251,7 @@ def _prefect_server(directory: Path, say: Say) -> Iterator[str | None]:
     try:
         yield f"http://127.0.0.1:{port}"
     finally:
+        settle()
         os.environ.pop("PREFECT_API_URL", None)
         os.environ.pop("PREFECT_HOME", None)
         server.terminate()

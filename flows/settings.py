@@ -136,7 +136,7 @@ def load_settings(given: Path | None = None, environment: Mapping[str, str] | No
 def _build(file: Path, document: dict[str, Any], mistakes: list[str]) -> Settings:
     base = file.resolve().parent
     tables: dict[str, Any] = {}
-    known = {
+    known: dict[str, type[BaseModel]] = {
         "warehouse": WarehouseSettings,
         "business": BusinessSettings,
         "report": ReportSettings,

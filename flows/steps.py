@@ -53,6 +53,18 @@ def quiet_prefect() -> None:
     os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
 
 
+def settle(seconds: float = 10) -> None:
+    """Send what Prefect's client still holds of logs and events to its API. To be called while the API is up: at exit the
+    client tries for more than a minute to reach one that is gone."""
+    if "prefect" not in sys.modules:
+        return
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=seconds, at_exit=False)
+
+
 def _recording() -> bool:
     """Whether this thread runs inside a Prefect flow run."""
     if "prefect" not in sys.modules:
