@@ -108,6 +108,9 @@ def _is_empty(con: duckdb.DuckDBPyConnection, table: str) -> bool:
 def _fill(con: duckdb.DuckDBPyConnection, table: str, *, run_id: str, now: datetime) -> Counts:
     """The first load of a source: nothing to compare with, so nothing is joined."""
     con.execute("create or replace temp table delta as select id, parent_id, 'inserted' as outcome, deleted_at from landed")
+    inserted = con.execute("select count(*) from delta").fetchone()
+    if not inserted or not inserted[0]:
+        return Counts()
     con.execute(
         f"""
         insert into raw.{table} by name
@@ -117,8 +120,7 @@ def _fill(con: duckdb.DuckDBPyConnection, table: str, *, run_id: str, now: datet
         """,
         {"now": now, "run_id": run_id},
     )
-    inserted = con.execute("select count(*) from delta").fetchone()
-    return Counts(inserted=int(inserted[0]) if inserted else 0)
+    return Counts(inserted=int(inserted[0]))
 
 
 def _mark_absent(con: duckdb.DuckDBPyConnection, table: str, *, run_id: str, now: datetime) -> int:

@@ -93,8 +93,7 @@ def plan(
         )
         con.execute(
             "insert into ops.writeback_change (plan_hash, opportunity_key, source, opportunity_id, field, old_value, new_value, status) "
-            "select $1, opportunity_key, source, opportunity_id, field, old_value, new_value, 'planned' from planned_change "
-            "order by source, opportunity_id, field",
+            "select $1, opportunity_key, source, opportunity_id, field, old_value, new_value, 'planned' from planned_change",
             [plan_hash],
         )
     return find_plan(con, plan_hash)

@@ -4,7 +4,7 @@ from warehouse.connection import open_warehouse
 
 
 def test_a_large_insert_after_an_empty_one_arrives_whole(tmp_path):
-    """DuckDB 1.5.5 lost every row of it, in silence, on two threads with insertion order preserved: a pull's tables are filled like this."""
+    """DuckDB 1.5.5 lost every row of it, in silence, on two threads with insertion order preserved. A pull fills tables like this."""
     with open_warehouse(tmp_path / "w.duckdb", threads=2) as warehouse:
         con = warehouse.con
         con.execute("create temp table nothing (i bigint, t varchar)")

@@ -18,7 +18,12 @@ ORG = {
     "org_id": "00D000000000001AAA", "timezone": "Europe/Berlin", "currency": "EUR", "fiscal_year_start_month": 2,
     "record_url": "https://acme.example/{id}",
 }
-PORTAL = {"org_id": "42", "timezone": "Europe/Berlin", "currency": "EUR", "record_url": "https://app.hubspot.com/contacts/42/record/0-3/{id}"}
+PORTAL = {
+    "org_id": "42", "timezone": "Europe/Berlin", "currency": "EUR", "record_url": "https://app.hubspot.com/contacts/42/record/0-3/{id}",
+}
+
+ADA, BO = "005000000000001AAA", "005000000000002AAA"
+ACCOUNT, OTHER_ACCOUNT = "001000000000001AAA", "001000000000002AAA"
 
 TYPES = {
     "Amount": "currency", "Probability": "percent", "CreatedDate": "datetime", "SystemModstamp": "datetime", "LastModifiedDate": "datetime",
@@ -42,15 +47,14 @@ def opportunity(number: int, at: datetime = NOON, **fields: Any) -> dict[str, An
     """A Salesforce opportunity as REST delivers it: typed, every selected field there, null or not."""
     record: dict[str, Any] = {
         "attributes": {"type": "Opportunity", "url": f"/services/data/v64.0/sobjects/Opportunity/{opp_id(number)}"},
-        "Id": opp_id(number), "IsDeleted": False, "AccountId": "001000000000001AAA", "Name": f"Deal {number}", "Description": None,
+        "Id": opp_id(number), "IsDeleted": False, "AccountId": ACCOUNT, "Name": f"Deal {number}", "Description": None,
         "StageName": "Qualification", "Amount": 1000.0 * number, "Probability": 10.0, "CloseDate": "2026-12-31", "Type": "New Business",
         "NextStep": None, "IsClosed": False, "IsWon": False, "ForecastCategoryName": "Pipeline", "CurrencyIsoCode": "EUR",
-        "OwnerId": "005000000000001AAA", "RecordTypeId": None, "CreatedDate": stamp(at - timedelta(days=30)),
+        "OwnerId": ADA, "RecordTypeId": None, "CreatedDate": stamp(at - timedelta(days=30)),
         "LastStageChangeDate": None, "LastActivityDate": None, "LastModifiedDate": stamp(at), "SystemModstamp": stamp(at),
         "Loss_Reason__c": None, "Seats__c": None, "Kickoff__c": None, "Weighted__c": 100.0 * number, "Plumbline_Status__c": None,
         "Plumbline_Score__c": None,
     }
-    assert set(fields) <= {*record, "Verbal__c", "Plumbline_Issues__c", "Plumbline_Top_Issue__c", "Plumbline_Flagged_Since__c"}, fields
     return record | fields
 
 
@@ -60,11 +64,13 @@ def opp_id(number: int) -> str:
 
 def history(number: int, seq: int, at: datetime, stage: str, close_date: str = "2026-12-31", amount: float = 1000.0) -> dict[str, Any]:
     return {
-        "Id": f"008{number:06d}{seq:06d}AAA", "OpportunityId": opp_id(number), "StageName": stage, "Amount": amount, "CloseDate": close_date,
-        "Probability": 10.0, "ForecastCategory": "Pipeline", "CreatedDate": stamp(at), "SystemModstamp": stamp(at), "IsDeleted": False,
+        "Id": f"008{number:06d}{seq:06d}AAA", "OpportunityId": opp_id(number), "StageName": stage, "Amount": amount,
+        "CloseDate": close_date, "Probability": 10.0, "ForecastCategory": "Pipeline", "CreatedDate": stamp(at),
+        "SystemModstamp": stamp(at), "IsDeleted": False,
     }
 
 
+# MasterLabel, DefaultProbability, IsClosed, IsWon
 STAGES = [
     ("Prospecting", 10, False, False), ("Qualification", 10, False, False), ("Needs Analysis", 20, False, False),
     ("Proposal/Price Quote", 75, False, False), ("Negotiation/Review", 90, False, False), ("Closed Won", 100, True, True),
@@ -75,25 +81,33 @@ STAGES = [
 def stage_rows(*more: tuple[str, int, bool, bool]) -> list[dict[str, Any]]:
     return [
         {
-            "Id": f"01J{i:012d}AAA", "MasterLabel": name, "ApiName": name, "IsActive": True, "IsClosed": closed, "IsWon": won, "SortOrder": i + 1,
-            "DefaultProbability": float(probability), "ForecastCategoryName": "Pipeline", "SystemModstamp": stamp(NOON - timedelta(days=900)),
+            "Id": f"01J{i:012d}AAA", "MasterLabel": name, "ApiName": name, "IsActive": True, "IsClosed": closed, "IsWon": won,
+            "SortOrder": i + 1, "DefaultProbability": float(probability), "ForecastCategoryName": "Pipeline",
+            "SystemModstamp": stamp(NOON - timedelta(days=900)),
         }
         for i, (name, probability, closed, won) in enumerate([*STAGES, *more])
     ]
 
 
-USERS = [
-    {"Id": "005000000000001AAA", "Name": "Ada Seller", "Email": "ada@acme.example", "IsActive": True, "UserType": "Standard", "ManagerId": None,
-     "UserRoleId": None, "SystemModstamp": "2024-01-01T00:00:00.000+0000"},
-    {"Id": "005000000000002AAA", "Name": "Bo Gone", "Email": "bo@acme.example", "IsActive": False, "UserType": "Standard", "ManagerId": None,
-     "UserRoleId": None, "SystemModstamp": "2024-01-01T00:00:00.000+0000"},
-]  # fmt: skip
-ACCOUNTS = [
-    {"Id": "001000000000001AAA", "Name": "Nordwind GmbH", "Industry": "Energy", "NumberOfEmployees": 120, "MasterRecordId": None, "IsDeleted": False,
-     "SystemModstamp": "2024-01-01T00:00:00.000+0000"},
-    {"Id": "001000000000002AAA", "Name": "Südwind AG", "Industry": None, "NumberOfEmployees": None, "MasterRecordId": None, "IsDeleted": False,
-     "SystemModstamp": "2024-01-01T00:00:00.000+0000"},
-]  # fmt: skip
+LONG_AGO = "2024-01-01T00:00:00.000+0000"
+
+
+def user(key: str, name: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "Id": key, "Name": name, "Email": f"{name.partition(' ')[0].lower()}@acme.example", "IsActive": True, "UserType": "Standard",
+        "ManagerId": None, "UserRoleId": None, "SystemModstamp": LONG_AGO,
+    } | fields
+
+
+def account(key: str, name: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "Id": key, "Name": name, "Industry": "Energy", "NumberOfEmployees": 120, "MasterRecordId": None, "IsDeleted": False,
+        "SystemModstamp": LONG_AGO,
+    } | fields
+
+
+USERS = [user(ADA, "Ada Seller"), user(BO, "Bo Gone", IsActive=False)]
+ACCOUNTS = [account(ACCOUNT, "Nordwind GmbH"), account(OTHER_ACCOUNT, "Südwind AG")]
 WHOLE = {"OpportunityStage", "User", "UserRole", "RecordType", "CurrencyType", "DatedConversionRate", "Organization"}
 
 
@@ -106,15 +120,15 @@ class SalesforcePull:
         self.objects: list[str] = []
 
     def add(
-        self, name: str, records: Sequence[Mapping[str, Any]], *, form: str = "json_array", watermark: datetime | None = NOON, per_file: int = 2000,
-        notice: str | None = None,
+        self, name: str, records: Sequence[Mapping[str, Any]], *, form: str = "json_array", watermark: datetime | None = NOON,
+        per_file: int = 2000,
     ) -> SalesforcePull:
         full = self.full or name in WHOLE
-        manifest = Manifest(self.source, "salesforce", name, "Id", "full" if full else "incremental", complete=full, watermark=watermark, notice=notice)
+        manifest = Manifest(self.source, "salesforce", name, "Id", "full" if full else "incremental", complete=full, watermark=watermark)
         directory = self.landing.object_directory(name)
-        if notice is None:
-            names = [key for key in (records[0] if records else {"Id": ""}) if key != "attributes" and not isinstance((records[0] if records else {}).get(key), dict)]
-            manifest.fields = [Field(n, TYPES.get(n, "string"), custom=n.endswith("__c"), calculated=n in FORMULAS) for n in names]
+        first = records[0] if records else {"Id": ""}
+        names = [key for key, value in first.items() if key != "attributes" and not isinstance(value, dict)]
+        manifest.fields = [Field(n, TYPES.get(n, "string"), custom=n.endswith("__c"), calculated=n in FORMULAS) for n in names]
         for i in range(0, len(records), per_file):
             part = records[i : i + per_file]
             data, columns = (orjson.dumps(part), []) if form == "json_array" else as_csv(part)
@@ -146,6 +160,7 @@ class SalesforcePull:
 
 def as_csv(records: Sequence[Mapping[str, Any]]) -> tuple[bytes, list[str]]:
     """Records as the Bulk API delivers them: text, quoted, null as nothing, instants with Z, parents as Parent.Field."""
+
     def text(value: Any) -> str:
         if value is None:
             return ""
@@ -155,11 +170,16 @@ def as_csv(records: Sequence[Mapping[str, Any]]) -> tuple[bytes, list[str]]:
             return value.replace("+0000", "Z")
         return str(value)
 
-    flat = [
-        {k: v for key, value in r.items() if key != "attributes"
-         for k, v in ({f"{key}.{n}": x for n, x in value.items() if n != "attributes"} if isinstance(value, dict) else {key: value}).items()}
-        for r in records
-    ]  # fmt: skip
+    def flatten(record: Mapping[str, Any]) -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for key, value in record.items():
+            if isinstance(value, dict) and key != "attributes":
+                flat |= {f"{key}.{name}": inner for name, inner in value.items() if name != "attributes"}
+            elif key != "attributes":
+                flat[key] = value
+        return flat
+
+    flat = [flatten(record) for record in records]
     columns = list(flat[0])
     out = io.StringIO()
     writer = csv.writer(out, quoting=csv.QUOTE_ALL, lineterminator="\n")
@@ -168,7 +188,9 @@ def as_csv(records: Sequence[Mapping[str, Any]]) -> tuple[bytes, list[str]]:
     return out.getvalue().encode(), columns
 
 
-def sales(root: Path, run: int, deals: Iterable[Mapping[str, Any]], *, full: bool = False, form: str = "json_array", **objects: Any) -> Path:
+def sales(
+    root: Path, run: int, deals: Iterable[Mapping[str, Any]], *, full: bool = False, form: str = "json_array", **objects: Any
+) -> Path:
     """A Salesforce pull with the objects that every org has; `objects` adds or replaces some of them."""
     pull = SalesforcePull(root, run, full=full)
     pull.add("Opportunity", list(deals), form=form)
@@ -183,3 +205,135 @@ def sales(root: Path, run: int, deals: Iterable[Mapping[str, Any]], *, full: boo
         else:
             pull.add(name, records)
     return pull.done()
+
+
+# HubSpot ------------------------------------------------------------------------------------------------------------------------
+
+DEFAULT_STAGES = [
+    ("appointmentscheduled", "Appointment Scheduled", 0.2, False), ("qualifiedtobuy", "Qualified To Buy", 0.4, False),
+    ("presentationscheduled", "Presentation Scheduled", 0.6, False), ("decisionmakerboughtin", "Decision Maker Bought-In", 0.8, False),
+    ("contractsent", "Contract Sent", 0.9, False), ("closedwon", "Closed Won", 1.0, True), ("closedlost", "Closed Lost", 0.0, True),
+]
+
+
+def pipeline(
+    key: str = "default", label: str = "Sales Pipeline", stages: Sequence[tuple[str, str, float, bool]] = DEFAULT_STAGES
+) -> dict[str, Any]:
+    return {
+        "id": key, "label": label, "displayOrder": 0, "archived": False, "updatedAt": "2024-01-01T00:00:00Z",
+        "stages": [
+            {"id": i, "label": name, "displayOrder": n, "metadata": {"probability": str(p), "isClosed": str(closed).lower()}}
+            for n, (i, name, p, closed) in enumerate(stages)
+        ],
+    }
+
+
+def deal(
+    number: int, at: datetime = NOON, *, contacts: Sequence[str] = (), companies: Sequence[str] = (), **properties: Any
+) -> dict[str, Any]:
+    """A HubSpot deal as a listing delivers it: every property a string or null."""
+    record: dict[str, Any] = {
+        "id": str(number),
+        "properties": {
+            "dealname": f"Deal {number}", "amount": str(1000 * number), "amount_in_home_currency": str(1000 * number),
+            "deal_currency_code": "EUR", "closedate": "2026-12-30T23:00:00Z", "createdate": hs(at - timedelta(days=30)),
+            "hs_createdate": hs(at - timedelta(days=30)),
+            "dealstage": "qualifiedtobuy", "pipeline": "default", "dealtype": "newbusiness", "description": None, "hubspot_owner_id": "7",
+            "hs_next_step": None, "hs_lastmodifieddate": hs(at), "hs_object_id": str(number),
+            "hs_deal_stage_probability": "0.4000000059604644775390625", "hs_manual_forecast_category": None, "hs_is_closed": "false",
+            "hs_is_closed_won": "false", "hs_merged_object_ids": None, "hs_v2_date_entered_current_stage": None, "notes_last_updated": None,
+            "notes_next_activity_date": None, "num_associated_contacts": str(len(contacts)), "closed_lost_reason": None,
+            "plumbline_status": None, "plumbline_score": None,
+        } | properties,
+        "createdAt": hs(at - timedelta(days=30)), "updatedAt": hs(at), "archived": False,
+    }  # fmt: skip
+    if contacts or companies:
+        record["associations"] = {}
+    if contacts:
+        record["associations"]["contacts"] = {"results": [{"id": c, "type": "deal_to_contact"} for c in contacts]}
+    if companies:  # the primary company is there twice, once by each type
+        results = [{"id": companies[0], "type": "deal_to_company"}, *({"id": c, "type": "deal_to_company_unlabeled"} for c in companies)]
+        record["associations"]["companies"] = {"results": results}
+    return record
+
+
+def past(number: int, **histories: Sequence[tuple[datetime, str]]) -> dict[str, Any]:
+    """A line of deals.history. HubSpot gives the newest value first."""
+
+    def entry(at: datetime, value: str) -> dict[str, Any]:
+        return {"value": value, "timestamp": hs(at), "sourceType": "CRM_UI", "sourceId": "userId:1", "updatedByUserId": 1}
+
+    newest_first = {name: [entry(*pair) for pair in reversed(values)] for name, values in histories.items()}
+    return {"id": str(number), "propertiesWithHistory": newest_first}
+
+
+HS_OWNERS = [
+    {"id": "7", "email": "cleo@acme.example", "firstName": "Cleo", "lastName": "Maker", "userId": 71, "type": "PERSON", "archived": False,
+     "teams": [{"id": "1", "name": "North", "primary": True}], "createdAt": "2024-01-01T00:00:00Z", "updatedAt": "2024-01-01T00:00:00Z"},
+    {"id": "8", "email": "dan@acme.example", "firstName": "Dan", "lastName": "Left", "type": "PERSON", "archived": True,
+     "createdAt": "2024-01-01T00:00:00Z", "updatedAt": "2024-01-01T00:00:00Z"},
+]  # fmt: skip
+
+
+def company(key: str, name: str, at: datetime = NOON, **properties: Any) -> dict[str, Any]:
+    values = {"name": name, "industry": "ENERGY", "numberofemployees": "12", "hs_merged_object_ids": None, "hs_lastmodifieddate": hs(at)}
+    return {"id": key, "properties": values | properties, "createdAt": hs(at), "updatedAt": hs(at), "archived": False}
+
+
+def inbound(
+    root: Path, run: int, deals: Iterable[Mapping[str, Any]], *, full: bool = False, org: Mapping[str, Any] = PORTAL,
+    calculated: Sequence[str] = (), **objects: Sequence[Mapping[str, Any]] | None,
+) -> Path:
+    """A HubSpot pull. objects: archived, gone, history, associations, companies, owners, pipelines."""
+    run_id = f"20261120T{run:06d}-0000"
+    landing = Landing(root, "inbound", run_id)
+    names = []
+    given: dict[str, Sequence[Mapping[str, Any]] | None] = {
+        "owners": objects.get("owners", HS_OWNERS), "pipelines": objects.get("pipelines", [pipeline()]),
+        "deals.archived": objects.get("archived", []), "deals": list(deals), "deals.gone": objects.get("gone", []),
+        "deals.history": objects.get("history", []), "deals.associations": objects.get("associations", []),
+        "companies": objects.get("companies", [company("51", "Nordwind GmbH"), company("52", "Südwind AG")]),
+    }  # fmt: skip
+    for name, records in given.items():
+        whole = name in {"owners", "pipelines", "deals.archived"} or (full and name in {"deals", "companies"})
+        manifest = Manifest("inbound", "hubspot", name, "id", "full" if whole or full else "incremental", complete=whole)
+        if name in {"deals", "companies"}:
+            manifest.watermark, manifest.cursor = NOON, "hs_lastmodifieddate"
+        if name == "deals":
+            seen = dict.fromkeys(p for r in records or () for p in r["properties"])
+            manifest.fields = [Field(p, "string", calculated=p in calculated) for p in seen]
+        if records is None:
+            manifest.notice = "the token may not read it"
+        elif records:
+            data = b"".join(orjson.dumps(record) + b"\n" for record in records)
+            (landing.object_directory(name) / "part-00000.ndjson").write_bytes(data)
+            manifest.files = [LandedFile("part-00000.ndjson", "ndjson", len(records), len(data))]
+        landing.finish_object(manifest)
+        names.append(name)
+    return landing.finish(Pull("inbound", "hubspot", run_id, full, names, dict(org)))
+
+
+# Asking --------------------------------------------------------------------------------------------------------------------------
+
+
+def rows(con: Any, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+    found = con.execute(sql, list(parameters) or None)
+    names = [column[0] for column in found.description]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+
+def one(con: Any, sql: str, *parameters: Any) -> dict[str, Any]:
+    found = rows(con, sql, *parameters)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def deals_of(con: Any) -> dict[str, dict[str, Any]]:
+    """core.opportunity by opportunity_id."""
+    return {row["opportunity_id"]: row for row in rows(con, "from core.opportunity")}
+
+
+def counts(result: Sequence[Any], name: str) -> tuple[int, int, int, int, int]:
+    """inserted, changed, unchanged, echoed, deleted of an object."""
+    found = next(c for c in result if c.object == name)
+    return found.inserted, found.changed, found.unchanged, found.echoed, found.deleted

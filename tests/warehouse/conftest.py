@@ -1,0 +1,27 @@
+"""A fresh warehouse per test, copied from one that is made once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from warehouse.connection import open_warehouse
+
+
+@pytest.fixture(scope="session")
+def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("warehouse") / "empty.duckdb"
+    open_warehouse(path).close()
+    return path
+
+
+@pytest.fixture
+def con(empty_warehouse: Path, tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    path = tmp_path / "plumbline.duckdb"
+    shutil.copyfile(empty_warehouse, path)
+    with open_warehouse(path) as warehouse:
+        yield warehouse.con
