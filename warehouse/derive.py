@@ -65,8 +65,8 @@ TEMPORARY = {
     "account_survivor", "activity_fact", "applied", "cast_failure", "close_told", "deal", "deal_survivor", "delivered", "delta",
     "differing", "fact", "fields", "in_scope", "landed", "new_account", "new_activity", "new_contact_role", "new_crm_flag",
     "new_exchange_rate", "new_opportunity", "new_owner", "new_stage", "new_stage_event", "next_step_told", "pipeline_stage",
-    "rate_of_deal", "record_type", "restated", "stage_definition", "stage_known", "stage_move", "stage_seen", "stage_told", "told", "told_field", "told_source",
-    "touched", "touched_account", "touched_deal", "touched_table", "version_change",
+    "rate_of_deal", "record_type", "restated", "stage_definition", "stage_known", "stage_move", "stage_seen", "stage_told",
+    "told", "told_field", "told_source", "touched", "touched_account", "touched_deal", "touched_table", "version_change",
 }  # fmt: skip
 OURS = re.compile(r"plumbline_.*", re.IGNORECASE)
 

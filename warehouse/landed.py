@@ -335,8 +335,8 @@ def _associations(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]
 # A kind that could not be read is left out: not knowing is not the same as having none.
 ASSOCIATION_PAYLOAD = """
     json_merge_patch('{}', to_json({
-        'companies': array_to_string(
-            list_concat(primaries, list_sort([c for c in list_distinct(companies) if not list_contains(primaries, c)])), ';'),
+        'companies': if(companies is null, NULL, array_to_string(
+            list_concat(primaries, list_sort([c for c in list_distinct(companies) if not list_contains(primaries, c)])), ';')),
         'contacts': array_to_string(list_sort(list_distinct(contacts)), ';')
     }))
 """
