@@ -50,7 +50,7 @@ class WarehouseSettings(_Table):
     published: Path = Path("data/published/plumbline.duckdb")
     landing: Path = Path("data/landing")
     keep_landings: int = Field(default=3, ge=0, description="pulls of each source kept on disk after they were loaded")
-    memory_limit: str = Field(default="1GB", pattern=r"(?i)^\d+(\.\d+)?\s*(MB|GB|MiB|GiB)$")
+    memory_limit: str = Field(default="750MB", pattern=r"(?i)^\d+(\.\d+)?\s*(MB|GB|MiB|GiB)$")
     threads: int | None = Field(default=None, ge=1)
 
 
