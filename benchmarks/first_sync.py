@@ -128,7 +128,7 @@ def main() -> None:
         with timed("the next sync, nothing changed"), open_run("benchmark", settings, NOW) as run:
             again = sync.sync(run)
         with timed("floor: the files into text columns") as floor:
-            rows = read(settings.warehouse.landing / "big" / run.run_id)
+            rows = read(settings.warehouse.landing / "big" / pulled.run_id)
         print(
             f"load / floor: {load['cpu'] / floor['cpu']:.1f} (CPU), {rows:,} records of {len(objects)} objects, {pulled.calls:,} API calls"
         )
