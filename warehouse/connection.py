@@ -18,7 +18,7 @@ from typing import IO
 
 import duckdb
 
-from warehouse.errors import WarehouseDamaged, WarehouseError, WarehouseLocked, WarehouseMissing, WarehouseNewer
+from warehouse.errors import WarehouseDamaged, WarehouseError, WarehouseLocked, WarehouseMissing, WarehouseNewer, check_name
 
 # What DuckDB raises on a file that it cannot open or read; anything else on opening is a defect of ours and stays visible as one.
 DAMAGE = (
@@ -87,6 +87,7 @@ def open_warehouse(
     from warehouse.ops import mark_interrupted
 
     path = Path(path).absolute()
+    check_name(path)
     if read_only and not path.exists():
         raise WarehouseMissing("there is no warehouse yet.", path=path, fix="Run `plumbline sync` first.")
     lock = None

@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 
+# raw: records as delivered; core: one shape for every CRM; quality: judgements; ops: the record of runs; bi: the public face.
+SCHEMAS = ("raw", "core", "quality", "ops", "bi")
+
+
 class WarehouseError(Exception):
     """The warehouse cannot do what is asked. `str()` is one or two plain lines: what, where, and what to do."""
 
@@ -27,6 +31,14 @@ class WarehouseDamaged(WarehouseError):
 
 class WarehouseMissing(WarehouseError):
     """There is no warehouse to read yet."""
+
+
+def check_name(path: Path) -> None:
+    """Raises WarehouseError for a file called as one of its schemas: DuckDB names a database by its file, and `core.opportunity` in
+    core.duckdb means two things."""
+    if path.stem.lower() in SCHEMAS:
+        what = f"{path.stem} is also the name of a schema inside, which DuckDB cannot tell apart."
+        raise WarehouseError(what, path=path, fix=f"Call the file otherwise, for instance {path.with_stem('plumbline').name}.")
 
 
 class LandingError(WarehouseError):

@@ -16,11 +16,9 @@ from pathlib import Path
 
 import duckdb
 
-from warehouse.errors import WarehouseError, WarehouseNewer
+from warehouse.errors import SCHEMAS, WarehouseError, WarehouseNewer
 
 HERE = Path(__file__).parent
-# raw: records as delivered; core: one shape for every CRM; quality: judgements; ops: the record of runs; bi: the public face.
-SCHEMAS = ("raw", "core", "quality", "ops", "bi")
 COLUMN = re.compile(
     r'^\s+(?P<name>"?\w+"?)\s+(?P<type>\w+(?:\s*\([^)]*\))?(?:\[\])?)(?P<null>\s+not null)?\s*,?\s*--\s*(?P<comment>.+?)\s*$'
 )

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import duckdb
 
-from warehouse.errors import WarehouseError
-from warehouse.migrate import SCHEMAS, definitions, describe
+from warehouse.errors import SCHEMAS, WarehouseError, check_name
+from warehouse.migrate import definitions, describe
 
 # A storage version that drivers of several years can read.
 STORAGE = "v1.0.0"
@@ -33,6 +33,7 @@ def publish(con: duckdb.DuckDBPyConnection, target: Path, *, now: datetime) -> P
     A publish that fails, or is killed, leaves the old file in place. Raises WarehouseError when `target` cannot be written.
     """
     target = Path(target).absolute()
+    check_name(target)
     part = target.with_name(target.name + ".part")
     con.execute("insert into ops.publication (as_of, published_at) values ($1, $2)", [now, datetime.now(UTC)])
     try:

@@ -166,7 +166,7 @@ def test_property_history_tells_moves_pushes_and_next_steps(con: Any, tmp_path: 
         closedate=[
             (day[0], "2026-10-30T22:00:00Z"), (day[5], "2026-11-20T23:00:00Z"),
             (day[20] - timedelta(seconds=0.4), "2026-12-24T11:00:00Z"),
-        ],  # fmt: skip
+        ],
         hs_next_step=[(day[2], "Call"), (day[4], "Call"), (day[6], "")],
         pipeline=[(day[0], "default")],
     )

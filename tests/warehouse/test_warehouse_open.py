@@ -104,6 +104,12 @@ def test_a_place_that_cannot_be_written_is_said_plainly(tmp_path: Path) -> None:
         open_warehouse(tmp_path / "file" / "w.duckdb")
 
 
+def test_a_file_called_as_one_of_its_schemas_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WarehouseError, match=r"core is also the name of a schema inside.*\n.*plumbline\.duckdb"):
+        open_warehouse(tmp_path / "core.duckdb")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_warehouse_of_a_later_plumbline_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "w.duckdb"
     with open_warehouse(path) as warehouse:

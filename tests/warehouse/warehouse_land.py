@@ -337,3 +337,31 @@ def counts(result: Sequence[Any], name: str) -> tuple[int, int, int, int, int]:
     """inserted, changed, unchanged, echoed, deleted of an object."""
     found = next(c for c in result if c.object == name)
     return found.inserted, found.changed, found.unchanged, found.echoed, found.deleted
+
+
+# What a check leaves behind -----------------------------------------------------------------------------------------------------
+
+RULES = """
+    insert into quality.rule (rule_id, title, mistake, severity, state, audience, grp, fix, version, definition) values
+        ('close_date_past', 'The close date is past', 'stale', 'critical', 'alert', 'rep', 'dates', 'Set a new date', 'v1', '-'),
+        ('no_contact', 'Nobody on the other side', 'thin', 'high', 'alert', 'rep', 'people', 'Add a contact', 'v1', '-'),
+        ('single_threaded', 'One contact only', 'thin', 'medium', 'alert', 'rep', 'people', 'Add a contact', 'v1', '-'),
+        ('deal_over_aged', 'Older than deals that win', 'hoarding', 'medium', 'observe', 'rep', 'age', 'Close it', 'v1', '-')
+"""
+
+
+def finding(con: Any, number: int, rule: str, severity: str, *, state: str = "open", runs: int = 1, since: datetime = NOON) -> None:
+    con.execute(
+        "insert into quality.finding "
+        "(finding_id, opportunity_key, rule_id, severity, state, message, first_seen_at, last_seen_at, runs_seen) "
+        "values ($1 || $2, $1, $2, $3, $4, 'It is ' || $2, $5, $5, $6)",
+        [f"sales:{opp_id(number)}", rule, severity, state, since, runs],
+    )
+
+
+def score(con: Any, number: int, value: float, run: str = "r1", at: datetime = NOON) -> None:
+    con.execute(
+        "insert into quality.score (run_id, as_of, scope, scope_key, score, status, deals, rule_set_version) "
+        "values ($1, $2, 'opportunity', $3, $4, 'clean', 1, 'v1')",
+        [run, at, f"sales:{opp_id(number)}", value],
+    )

@@ -1,0 +1,135 @@
+"""The snapshot of a day and the file that BI tools read."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import date, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+from warehouse_land import NOON, RULES, deals_of, finding, one, opp_id, opportunity, rows, sales, score, stamp
+
+from warehouse.errors import WarehouseError
+from warehouse.load import load
+from warehouse.publish import publish
+from warehouse.snapshot import snapshot
+
+DAY = timedelta(days=1)
+@pytest.fixture
+def judged(con: Any, tmp_path: Path) -> Any:
+    """Two open deals of one owner, one of another, one closed, one deleted; the first has something wrong with it."""
+    deals = [
+        opportunity(1, Amount=1000.10), opportunity(2, Amount=None), opportunity(3, Amount=30.0, CurrencyIsoCode="CHF"),
+        opportunity(4, StageName="Closed Won", IsClosed=True, IsWon=True, LastStageChangeDate=stamp(NOON - DAY)),
+        opportunity(5, IsDeleted=True), opportunity(6, Amount=500.0, Probability=50.0, OwnerId=None),
+    ]  # fmt: skip
+    load(con, sales(tmp_path, 1, deals, full=True), now=NOON)
+    con.execute(RULES)
+    finding(con, 1, "close_date_past", "critical")
+    finding(con, 1, "no_contact", "high", state="resolved")
+    finding(con, 2, "deal_over_aged", "medium")
+    for number in (1, 2, 3, 6):
+        score(con, number, 70 if number == 1 else 100)
+    return con
+
+
+def test_the_snapshot_of_a_day(judged: Any) -> None:
+    assert snapshot(judged, now=NOON, business_date=date(2026, 11, 20)) == {"snapshot_date": date(2026, 11, 20), "rows": 3, "deals": 4}
+    taken = rows(judged, "from bi.pipeline_snapshot order by owner_id nulls first, currency desc")
+    names = ("owner_name", "currency", "deals", "amount", "amount_home", "weighted_home", "flagged_deals")
+    told = [tuple(row[name] for name in names) for row in taken]
+    assert told == [
+        (None, "EUR", 1, 500, 500, 250, 0),
+        ("Ada Seller", "EUR", 2, Decimal("1000.10"), Decimal("1000.10"), Decimal("100.01"), 1),  # a rule that observes flags nothing
+        ("Ada Seller", "CHF", 1, 30, None, None, 0),  # no rate: counted, and not zero
+    ]
+    assert sum(r["flagged_amount_home"] for r in taken) == Decimal("1000.10")
+
+
+def test_a_second_snapshot_of_a_day_replaces_the_first(judged: Any) -> None:
+    snapshot(judged, now=NOON, business_date=date(2026, 11, 19))
+    snapshot(judged, now=NOON, business_date=date(2026, 11, 20))
+    judged.execute("update core.opportunity set amount = 1 where opportunity_id = $1", [opp_id(1)])
+    snapshot(judged, now=NOON + DAY, business_date=date(2026, 11, 20))
+    per_day = "select snapshot_date, count(*) as n, sum(deals)::int as deals from bi.pipeline_snapshot group by 1 order by 1"
+    assert rows(judged, per_day) == [
+        {"snapshot_date": date(2026, 11, 19), "n": 3, "deals": 4}, {"snapshot_date": date(2026, 11, 20), "n": 3, "deals": 4},
+    ]  # fmt: skip
+    assert one(judged, "select amount from bi.pipeline_snapshot where snapshot_date = '2026-11-20' and flagged_deals > 0")["amount"] == 1
+
+
+def test_the_views_say_it_in_plain_names(judged: Any) -> None:
+    shown = {r["opportunity_id"]: r for r in rows(judged, "from bi.opportunity")}
+    assert opp_id(5) not in shown
+    first, won = shown[opp_id(1)], shown[opp_id(4)]
+    assert (first["status"], first["hygiene"], first["score"]) == ("open", "clean", 70)
+    assert (first["open_findings"], first["worst_severity"]) == (1, "critical")
+    assert (first["created_date"], first["age_days"], first["days_in_stage"]) == (date(2026, 10, 21), 30, 30)
+    assert (won["status"], won["closed_date"], won["days_in_stage"], won["age_days"]) == ("won", date(2026, 11, 19), None, 29)
+    assert shown[opp_id(2)]["open_findings"] == 0
+    findings = rows(judged, "select opportunity, rule, owner, state, fix from bi.finding where severity = 'critical'")
+    assert findings == [
+        {"opportunity": "Deal 1", "rule": "The close date is past", "owner": "Ada Seller", "state": "open", "fix": "Set a new date"},
+    ]  # fmt: skip
+
+
+def test_the_published_file_has_all_but_raw_with_every_comment(judged: Any, tmp_path: Path) -> None:
+    snapshot(judged, now=NOON, business_date=date(2026, 11, 20))
+    target = publish(judged, tmp_path / "out" / "published.duckdb", now=NOON)
+    with duckdb.connect(str(target), read_only=True) as reader:
+        schemas = {row[0] for row in reader.execute("select distinct schema_name from duckdb_tables()").fetchall()}
+        assert schemas == {"core", "quality", "bi", "ops"}
+        assert reader.execute("select count(*) from duckdb_columns() where not internal and comment is null").fetchone() == (0,)
+        assert reader.execute("select count(*) from duckdb_views() where not internal and comment is null").fetchone() == (0,)
+        assert reader.execute("select count(*) from core.opportunity").fetchone() == (6,)
+        assert reader.execute("select count(*) from bi.opportunity").fetchone() == (5,)
+        assert reader.execute("select count(*) from bi.pipeline_snapshot").fetchone() == (3,)
+        assert reader.execute("select as_of from ops.publication").fetchone()[0] == NOON  # type: ignore[index]
+        storage = reader.execute("select tags['storage_version'] from duckdb_databases() where not internal").fetchone()
+        assert storage == ("v1.0.0+",)  # drivers of several years can read it
+    assert sorted(p.name for p in target.parent.iterdir()) == ["published.duckdb"]
+    # The caller's connection is where it was.
+    assert judged.execute("select current_database()").fetchone() == ("plumbline",)
+    assert len(deals_of(judged)) == 6
+
+
+def test_a_reader_of_the_old_file_is_not_disturbed(judged: Any, tmp_path: Path) -> None:
+    target = tmp_path / "published.duckdb"
+    publish(judged, target, now=NOON)
+    with duckdb.connect(str(target), read_only=True) as reader:
+        before = reader.execute("select count(*), sum(amount) from core.opportunity").fetchone()
+        judged.execute("delete from core.opportunity where opportunity_id = $1", [opp_id(1)])
+        publish(judged, target, now=NOON + DAY)
+        assert reader.execute("select count(*), sum(amount) from core.opportunity").fetchone() == before
+    count = "execute('select count(*) from core.opportunity').fetchone()[0]"
+    code = f"import duckdb; print(duckdb.connect({str(target)!r}, read_only=True).{count})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "5\n"
+
+
+def test_publishing_keeps_the_lock_on_the_private_file(judged: Any, tmp_path: Path) -> None:
+    """Whoever opened the private file within this process would drop DuckDB's lock on it, and another writer could come in."""
+    publish(judged, tmp_path / "published.duckdb", now=NOON)
+    code = f"import duckdb; duckdb.connect({str(tmp_path / 'plumbline.duckdb')!r})"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "Could not set lock" in other.stderr
+
+
+def test_a_publish_that_fails_leaves_the_old_file(judged: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = publish(judged, tmp_path / "out" / "published.duckdb", now=NOON)
+    before = target.read_bytes()
+
+    def full_disk(*_: Any) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(WarehouseError, match=r"published\.duckdb: cannot be written: No space left on device"):
+        publish(judged, target, now=NOON)
+    monkeypatch.undo()
+    assert target.read_bytes() == before
+    assert sorted(p.name for p in target.parent.iterdir()) == ["published.duckdb"]
+    publish(judged, target, now=NOON + DAY)  # and what it left behind is in nobody's way
