@@ -67,14 +67,14 @@ def test_the_views_say_it_in_plain_names(judged: Any) -> None:
     shown = {r["opportunity_id"]: r for r in rows(judged, "from bi.opportunity")}
     assert opp_id(5) not in shown
     first, won = shown[opp_id(1)], shown[opp_id(4)]
-    assert (first["status"], first["hygiene"], first["score"]) == ("open", "clean", 70)
+    assert (first["status"], first["hygiene_status"], first["score"]) == ("open", "clean", 70)
     assert (first["open_findings"], first["worst_severity"]) == (1, "critical")
     assert (first["created_date"], first["age_days"], first["days_in_stage"]) == (date(2026, 10, 21), 30, 30)
     assert (won["status"], won["closed_date"], won["days_in_stage"], won["age_days"]) == ("won", date(2026, 11, 19), None, 29)
     assert shown[opp_id(2)]["open_findings"] == 0
-    findings = rows(judged, "select opportunity, rule, owner, state, fix from bi.finding where severity = 'critical'")
+    findings = rows(judged, "select opportunity_name, rule_title, owner_name, state, fix from bi.finding where severity = 'critical'")
     assert findings == [
-        {"opportunity": "Deal 1", "rule": "The close date is past", "owner": "Ada Seller", "state": "open", "fix": "Set a new date"},
+        {"opportunity_name": "Deal 1", "rule_title": "The close date is past", "owner_name": "Ada Seller", "state": "open", "fix": "Set a new date"},
     ]  # fmt: skip
 
 

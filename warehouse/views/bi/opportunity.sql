@@ -4,17 +4,22 @@
 --   crm: salesforce or hubspot
 --   opportunity_key: source || ':' || the CRM's id
 --   opportunity_id: the CRM's id
---   opportunity: name of the deal
+--   name: name of the deal
 --   url: address in the CRM
---   account: name of the account or company
---   owner: name of the owner
+--   account_id: the CRM's id of the account or company
+--   account_name: its name
+--   owner_id: the CRM's id of the owner
+--   owner_name: name of the owner
 --   owner_email: address of the owner
 --   team: team of the owner
 --   owner_active: false where the owner left or is no person
 --   pipeline: record type or pipeline
 --   stage: canonical stage
---   crm_stage: the CRM's own name of the stage
+--   crm_stage: the CRM's own value of the stage
+--   crm_stage_label: what people read for it
 --   status: open, won or lost
+--   is_closed: the CRM's own flag
+--   is_won: the CRM's own flag
 --   forecast_category: omitted, pipeline, best_case, most_likely, commit or closed
 --   type: type of the deal, as delivered
 --   amount: amount in its own currency
@@ -32,11 +37,11 @@
 --   days_in_stage: from entering the stage to the last run; NULL when closed
 --   days_since_activity: from the last activity to the last run; NULL when closed
 --   next_step: what happens next, as the seller wrote it
---   contacts: contacts attached; NULL when they could not be read
+--   contact_count: contacts attached; NULL when they could not be read
 --   close_date_pushes: moves of the close date to a later day
 --   lost_reason: as delivered
 --   score: hygiene score 0 to 100; NULL where there is none
---   hygiene: clean, needs_attention or at_risk
+--   hygiene_status: clean, needs_attention or at_risk
 --   open_findings: findings open of rules that alert
 --   worst_severity: of those findings
 --   as_of: instant of the last load of the source
@@ -60,9 +65,9 @@ finding as (
     where f.state = 'open' and r.state = 'alert'
     group by f.opportunity_key
 )
-select o.source, o.crm, o.opportunity_key, o.opportunity_id, o.name as opportunity, o.url, o.account_name as account, o.owner_name as owner,
-       w.email as owner_email, w.team, o.owner_active, o.pipeline, o.stage, o.crm_stage_label as crm_stage,
-       case when o.is_won then 'won' when o.is_closed then 'lost' else 'open' end as status,
+select o.source, o.crm, o.opportunity_key, o.opportunity_id, o.name, o.url, o.account_id, o.account_name, o.owner_id, o.owner_name,
+       w.email as owner_email, w.team, o.owner_active, o.pipeline, o.stage, o.crm_stage, o.crm_stage_label,
+       case when o.is_won then 'won' when o.is_closed then 'lost' else 'open' end as status, o.is_closed, o.is_won,
        o.forecast_category, o.type, o.amount, o.currency, o.amount_home,
        (o.amount_home::decimal(38, 2) * o.probability)::decimal(38, 2) as weighted_home, o.probability,
        (o.created_at at time zone d.zone)::date as created_date, o.close_date, (o.closed_at at time zone d.zone)::date as closed_date,
@@ -71,7 +76,7 @@ select o.source, o.crm, o.opportunity_key, o.opportunity_id, o.name as opportuni
        date_diff('day', (o.created_at at time zone d.zone)::date, coalesce((o.closed_at at time zone d.zone)::date, d.today)) as age_days,
        if(o.is_closed, NULL, date_diff('day', (o.stage_entered_at at time zone d.zone)::date, d.today)) as days_in_stage,
        if(o.is_closed, NULL, date_diff('day', (o.last_activity_at at time zone d.zone)::date, d.today)) as days_since_activity,
-       o.next_step, o.contact_count as contacts, o.close_date_pushes, o.lost_reason, s.score, s.status as hygiene,
+       o.next_step, o.contact_count, o.close_date_pushes, o.lost_reason, s.score, s.status as hygiene_status,
        coalesce(f.findings, 0) as open_findings, f.worst as worst_severity, d.last_synced_at as as_of
 from core.opportunity o
 left join day d using (source)
