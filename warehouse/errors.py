@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-
 # raw: records as delivered; core: one shape for every CRM; quality: judgements; ops: the record of runs; bi: the public face.
 SCHEMAS = ("raw", "core", "quality", "ops", "bi")
 
