@@ -74,7 +74,10 @@ def test_the_views_say_it_in_plain_names(judged: Any) -> None:
     assert shown[opp_id(2)]["open_findings"] == 0
     findings = rows(judged, "select opportunity_name, rule_title, owner_name, state, fix from bi.finding where severity = 'critical'")
     assert findings == [
-        {"opportunity_name": "Deal 1", "rule_title": "The close date is past", "owner_name": "Ada Seller", "state": "open", "fix": "Set a new date"},
+        {
+            "opportunity_name": "Deal 1", "rule_title": "The close date is past", "owner_name": "Ada Seller", "state": "open",
+            "fix": "Set a new date",
+        },
     ]  # fmt: skip
 
 
