@@ -107,14 +107,18 @@ class Outcome:
 
 def prepare(con: duckdb.DuckDBPyConnection, crm: str) -> None:
     """Before raw is loaded: the tables that the SQL will read, and empty lists of what is touched."""
-    for table in TABLES[crm]:
-        raw.ensure_table(con, f"{crm}_{table}")
+    _ensure_tables(con, crm)
     con.execute("""
         create or replace temp table touched_deal (id varchar);
         create or replace temp table touched_account (id varchar);
         create or replace temp table touched_table (name varchar);
         create or replace temp table delivered (id varchar);
     """)
+
+
+def _ensure_tables(con: duckdb.DuckDBPyConnection, crm: str) -> None:
+    for table in TABLES[crm]:
+        raw.ensure_table(con, f"{crm}_{table}")
 
 
 def touch(con: duckdb.DuckDBPyConnection, table: str, *, delivered: bool) -> None:
@@ -141,7 +145,12 @@ def derive(
     stage_config: Mapping[str, Mapping[str, str]],
     done: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Bring core up to date with raw for everything that was touched since `prepare`. Runs inside the caller's transaction."""
+    """Bring core up to date with raw for everything that was touched since `prepare`. Runs inside the caller's transaction.
+
+    Days and money mean the same for all sources: when the business moves, those that are not being loaded follow at once.
+    """
+    others = _others(con, settings)
+    _derive_their_rates(con, others, settings, now=now)
     changed = {row[0] for row in con.execute("select distinct name from touched_table").fetchall()}
     before = derivation_of(con, settings.source)
     everything = before is None or before != settings.document()
@@ -152,13 +161,10 @@ def derive(
     done("rates")
     _choose_deals(con, settings, changed, everything=everything, rates_moved=rates_moved)
     outcome = _derive_deals(con, settings, now=now, stage_config=stage_config, done=done)
-    if rates_moved:
-        _convert_others(con, settings, now=now)
+    _note_derivation(con, settings)
+    if rates_moved or any(other.business != settings.business for other in others):
+        _derive_others(con, others, settings, now=now)
         done("other sources")
-    con.execute(
-        "update core.source set derivation = $1::json, business_timezone = $2, home_currency = $3 where source = $4",
-        [settings.document(), settings.business.timezone, settings.business.currency, settings.source],
-    )
     return outcome
 
 
@@ -262,9 +268,8 @@ def _derive_rates(con: duckdb.DuckDBPyConnection, settings: Settings, changed: s
     ):
         return False
     _run(con, "salesforce/exchange_rate.sql")
-    return apply_rows(
-        con, "core.exchange_rate", "new_exchange_rate", key="currency || valid_from::varchar", scope="source = getvariable('source')"
-    ) > 0
+    key = "source || ':' || currency || ':' || valid_from::varchar"
+    return apply_rows(con, "core.exchange_rate", "new_exchange_rate", key=key, scope="source = getvariable('source')") > 0
 
 
 # ---- deals --------------------------------------------------------------------------------------------------------------------
@@ -345,22 +350,41 @@ def _count(con: duckdb.DuckDBPyConnection) -> raw.Counts:
     return raw.Counts(**dict(rows))
 
 
-def _convert_others(con: duckdb.DuckDBPyConnection, settings: Settings, *, now: datetime) -> None:
-    """Deals of other sources whose amounts are converted with rates, too: the rates may be this source's."""
-    others = con.execute(
-        "select source, derivation::varchar from core.source where source <> $1 and derivation is not null", [settings.source]
+def _others(con: duckdb.DuckDBPyConnection, settings: Settings) -> list[Settings]:
+    """The other sources, as their rows were derived."""
+    rows = con.execute(
+        "select derivation::varchar from core.source where source <> $1 and derivation is not null order by source", [settings.source]
     ).fetchall()
-    for source, document in others:
-        other = replace(Settings.from_document(document), business=settings.business)
+    return [Settings.from_document(row[0]) for row in rows]
+
+
+def _derive_their_rates(con: duckdb.DuckDBPyConnection, others: list[Settings], settings: Settings, *, now: datetime) -> None:
+    """Before any deal is converted: rates of other sources are rates into the home currency, which may be another one now."""
+    for other in others:
+        if other.business != settings.business:
+            _ensure_tables(con, other.crm)
+            _set_variables(con, replace(other, business=settings.business), now=now)
+            _derive_rates(con, other, set(), everything=True)
+
+
+def _derive_others(con: duckdb.DuckDBPyConnection, others: list[Settings], settings: Settings, *, now: datetime) -> None:
+    """The deals of other sources, by the business that holds now: all of them where that moved, else those converted with rates,
+    which may be the rates of the source that was just loaded."""
+    for before in others:
+        other = replace(before, business=settings.business)
         prepare(con, other.crm)
         _set_variables(con, other, now=now)
-        con.execute(
-            "insert into touched_deal select opportunity_id from core.opportunity where source = $1 and currency <> $2",
-            [source, other.business.currency],
-        )
-        _choose_deals(con, other, set(), everything=False, rates_moved=False)
+        _choose_deals(con, other, set(), everything=other != before, rates_moved=True)
         _derive_deals(con, other, now=now, stage_config=None)
+        _note_derivation(con, other)
     _set_variables(con, settings, now=now)
+
+
+def _note_derivation(con: duckdb.DuckDBPyConnection, settings: Settings) -> None:
+    con.execute(
+        "update core.source set derivation = $1::json, business_timezone = $2, home_currency = $3 where source = $4",
+        [settings.document(), settings.business.timezone, settings.business.currency, settings.source],
+    )
 
 
 def _run(con: duckdb.DuckDBPyConnection, *names: str) -> None:

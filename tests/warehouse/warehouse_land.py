@@ -189,10 +189,11 @@ def as_csv(records: Sequence[Mapping[str, Any]]) -> tuple[bytes, list[str]]:
 
 
 def sales(
-    root: Path, run: int, deals: Iterable[Mapping[str, Any]], *, full: bool = False, form: str = "json_array", **objects: Any
+    root: Path, run: int, deals: Iterable[Mapping[str, Any]], *, full: bool = False, form: str = "json_array", source: str = "sales",
+    **objects: Any,
 ) -> Path:
     """A Salesforce pull with the objects that every org has; `objects` adds or replaces some of them."""
-    pull = SalesforcePull(root, run, full=full)
+    pull = SalesforcePull(root, run, source=source, full=full)
     pull.add("Opportunity", list(deals), form=form)
     pull.deleted(objects.pop("deleted", {}))
     standard = {
