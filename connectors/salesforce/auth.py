@@ -26,6 +26,9 @@ from connectors.salesforce.transport import TSession
 SIGN_INS = 3  # in a row without one call that a token of ours was good for: more would only lock the user out
 ASSERTION_LIFE = timedelta(minutes=3)  # the longest that Salesforce takes
 
+# How a token endpoint says that it read no credentials, or not these.
+UNREAD = frozenset({"invalid_client_id", "invalid_client", "invalid_request"})
+
 # (error, part of its description) of the token endpoint → what to do. Codes: help.salesforce.com "OAuth 2.0 Authorization Errors".
 FIXES: tuple[tuple[str, str, str], ...] = (
     ("invalid_client_id", "", "Check client_id: it is the consumer key of the external client app (or connected app) of this org."),
@@ -80,6 +83,7 @@ class TokenProvider:
         self._unproven = 0
         self._refresh_token = settings.refresh_token
         self._skew = timedelta(0)  # added to our clock in assertions
+        self._in_form = False  # client_id and client_secret in the form: some gateways keep the Authorization header to themselves
         self.rotates = False  # the org issues a new refresh token each time: the configured one is good for one run only
 
     def token(self) -> Token:
@@ -135,6 +139,8 @@ class TokenProvider:
         """The form and the headers of the token request."""
         s = self.settings
         client, secret = s.client_id or "", s.client_secret.get_secret_value() if s.client_secret else ""
+        if s.auth == "client_credentials" and self._in_form:
+            return {"grant_type": "client_credentials", "client_id": client, "client_secret": secret}, {}
         if s.auth == "client_credentials":
             return {"grant_type": "client_credentials"}, {"Authorization": f"Basic {b64encode(f'{client}:{secret}'.encode()).decode()}"}
         if s.auth == "jwt":
@@ -179,9 +185,14 @@ class TokenProvider:
                     f"{host}/services/oauth2/token", form, "", self.settings.client_id or "", headers, None, self.session
                 )
         except SalesforceAuthenticationFailed as error:
-            raise self._refusal(str(error.code), str(error.auth_message or "")) from None
-        except (requests.JSONDecodeError, AttributeError, KeyError, TypeError):  # JSON, but no answer of a token endpoint
-            raise self._refusal("", "") from None
+            refused = self._refusal(str(error.code), str(error.auth_message or ""))
+            if self.settings.auth != "client_credentials" or self._in_form or error.code not in UNREAD:
+                raise refused from None
+            return self._attempt_in_form(refused)
+        except (requests.JSONDecodeError, AttributeError, KeyError, TypeError):  # the library wants instance_url; RFC 6749 does not
+            value = self._bare_token()
+            if value is None:
+                raise self._refusal("", "") from None
         except requests.RequestException as error:
             trouble = network_trouble(error, host)
             failed = CrmUnavailableError(trouble.what, source=self.settings.name, obj="sign-in", fix=trouble.fix, code=trouble.kind)
@@ -190,6 +201,25 @@ class TokenProvider:
             raise self._not_oauth()
         self._take_rotated()
         return Token(SecretStr(str(value)))
+
+    def _attempt_in_form(self, refused: Exception) -> Token:
+        """Once more with the credentials in the form, which Salesforce documents too; `refused` is what the header met."""
+        self._in_form = True
+        try:
+            return self._attempt()
+        except CrmError:
+            self._in_form = False
+            raise refused from None
+
+    def _bare_token(self) -> str | None:
+        """The token of an answer that names no instance: we stay at instance_url in any case."""
+        answer = self.session.last
+        try:
+            body = answer.json() if answer is not None and answer.ok else None
+        except requests.JSONDecodeError:
+            return None
+        value = body.get("access_token") if isinstance(body, dict) else None
+        return value if isinstance(value, str) else None
 
     def _take_rotated(self) -> None:
         """With refresh token rotation the token we sent is void now; within this run we go on with its successor."""

@@ -149,10 +149,34 @@ def test_refresh_token_that_rotates_is_followed(stub, org):
     ],
 )
 def test_refusals_of_the_token_endpoint_come_with_their_fix(stub, org, body, fix):
-    stub.answer("oauth2/token", 400, body)
+    stub.answer("oauth2/token", 400, body, times=2)
     with pytest.raises(CrmAuthError) as caught:
         Client(settings(org, **CREDENTIALS), POLICY).connect()
     assert fix in str(caught.value) and caught.value.code == body["error"] and "right-secret" not in str(caught.value)
+
+
+def test_endpoint_that_reads_credentials_from_the_form_only(stub, org):
+    stub.answer("oauth2/token", 400, {"error": "invalid_client_id", "error_description": "client identifier invalid"})
+    stub.arm("oauth2/token", lambda h: h.send(200, {"access_token": "T0", "instance_url": org}) or True)
+    seen = []
+    stub.arm("describe", lambda h: seen.append(h.headers["Authorization"]))
+    client = Client(settings(org, **CREDENTIALS), POLICY)
+    client.call("Opportunity", "sobjects/Opportunity/describe")
+    assert seen == ["Bearer T0"]
+    assert client.tokens._grant()[0] == {"grant_type": "client_credentials", "client_id": "id", "client_secret": "right-secret"}
+
+
+def test_wrong_secret_is_tried_in_both_places_and_no_further(stub, org):
+    with pytest.raises(CrmAuthError, match="client_secret"):
+        Client(settings(org, **{**CREDENTIALS, "client_secret": "wrong"}), POLICY).connect()
+    assert [form.get("client_secret") for form in stub.forms] == [None, "wrong"]
+
+
+@pytest.mark.parametrize("named", [{}, {"instance_url": None}, {"instance_url": "https://acme.invalid"}])
+def test_we_stay_at_instance_url_whatever_the_token_answer_names(stub, org, named):
+    stub.answer("oauth2/token", 200, {"access_token": "T0", "token_type": "Bearer", **named})
+    client = Client(settings(org, **CREDENTIALS), POLICY)
+    assert client.call("Opportunity", "sobjects/Opportunity/describe")["name"] == "Opportunity"
 
 
 @pytest.mark.parametrize("body", ["<html>", {"hello": 1}, []])
