@@ -54,7 +54,8 @@ def query(client: Client, selection: Selection, since: datetime | None, landed: 
 
 
 def _create(client: Client, selection: Selection, since: datetime | None) -> str:
-    body = {"operation": "queryAll", "query": selection.soql(since), "contentType": "CSV", "columnDelimiter": "COMMA", "lineEnding": "LF"}
+    form = {"contentType": "CSV", "columnDelimiter": "COMMA", "lineEnding": "LF"}
+    body = {"operation": selection.operation, "query": selection.soql(since), **form}
     # Sent twice, it makes a second job that reads for nothing and expires: no harm, so it may be repeated.
     answer = client.call(selection.spec.name, "jobs/query", method="POST", json=body)
     job = answer.get("id") if isinstance(answer, dict) else None

@@ -91,7 +91,7 @@ class Client:
                     fix=f"Remove api_version from the configuration, or take one from {offered[0]}.0 to {offered[-1]}.0.",
                 )
             return version
-        shared = [version for version in offered if version <= NEWEST]
+        shared = [version for version in offered if version <= NEWEST] or offered[:1]
         return shared[-1] if shared else int(DEFAULT_API_VERSION.split(".")[0])
 
     def _offered(self) -> list[int]:

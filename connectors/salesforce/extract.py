@@ -123,7 +123,7 @@ class _Run:
             raise self.client.permission(spec.name, refused.code) if hidden else self.client.protocol(spec.name, refused)
         landed.clear()
         manifest.watermark = self.since.get(spec.name)
-        manifest.notice = f"not read: the user may not, or the org does not have it ({refused.code or refused.status})"
+        manifest.notice = f"not read: {spec.lacking} ({refused.code or refused.status})"
         return self._finish(manifest, before)
 
     def _learn_limit(self, spec: SObject) -> None:

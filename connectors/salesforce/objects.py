@@ -25,6 +25,7 @@ class SObject:
     where: a filter the server should apply; left away when it is refused, the warehouse filters too.
     expected: fields without which rules become unknowable: named in the manifest's notice when they are hidden.
     history: the objects that hold its past. bulk: whether Bulk API 2.0 serves it. required: without it there is no pull.
+    lacking: why an org may well be without it, in words for the notice.
     """
 
     name: str
@@ -36,6 +37,7 @@ class SObject:
     history: tuple[str, ...] = ()
     bulk: bool = True
     required: bool = False
+    lacking: str = "the user may not, or the org does not have it"
     key: str = "Id"
 
 
@@ -226,12 +228,14 @@ CURRENCY_TYPE = SObject(
     ("Id", "IsoCode", "ConversionRate", "DecimalPlaces", "IsActive", "IsCorporate", "SystemModstamp"),
     deletions="absence",
     bulk=False,
+    lacking="the org has one currency, or hides its rates from the user",
 )
 DATED_CONVERSION_RATE = SObject(
     "DatedConversionRate",
     ("Id", "IsoCode", "StartDate", "NextStartDate", "ConversionRate", "SystemModstamp"),
     deletions="absence",
     bulk=False,
+    lacking="the org has no dated exchange rates, or hides them from the user",
 )
 
 # In the order they are read: deals before what is around them, so that whatever a landed deal points to was there to be read.

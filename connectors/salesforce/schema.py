@@ -47,8 +47,13 @@ class Selection:
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return f"SELECT {', '.join(self.names)} FROM {self.spec.name}{where}"
 
+    @property
+    def operation(self) -> str:
+        """queryAll where records have a recycle bin; setup objects have none, and not every server takes queryAll for them."""
+        return "queryAll" if self.spec.deletions == "flag" else "query"
+
     def url(self, client: Client, since: datetime | None) -> str:
-        return f"{client.data}/queryAll/?q={quote_plus(self.soql(since), safe=',():')}"
+        return f"{client.data}/{self.operation}/?q={quote_plus(self.soql(since), safe=',():')}"
 
     def without(self, name: str) -> Selection:
         """The same without a field that the query refuses although the describe listed it."""

@@ -116,7 +116,9 @@ class Stub:
             kinds = {"Amount": "currency", "Billing": "address"}
             fields = [{"name": n, "type": kinds.get(n, "string"), "label": n, "custom": n.endswith("__c")} for n in rows[0]]
             return h.send(200, {"name": match[1], "queryable": True, "fields": fields})
-        if path == f"{DATA}/queryAll/":
+        if path in (f"{DATA}/queryAll/", f"{DATA}/query/"):
+            if path == f"{DATA}/queryAll/" and re.search(r"FROM (Organization|User|UserRole|RecordType|OpportunityStage)\b", query["q"]):
+                return h.send(400, error("INVALID_TYPE", "not supported by queryAll"))
             return self.page_of(h, query["q"], 0)
         if match := re.fullmatch(rf"{DATA}/query/(.+)-(\d+)", path):
             return self.page_of(h, self.cursors[int(match[1])], int(match[2]))

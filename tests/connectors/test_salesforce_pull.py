@@ -88,6 +88,13 @@ def test_what_the_org_does_not_have_is_a_notice_not_an_error(stub, org, tmp_path
     assert told["files"] == [] and not told["complete"] and "NOT_FOUND" in told["notice"]
 
 
+def test_setup_objects_are_read_where_queryAll_does_not_serve_them(stub, org, tmp_path):
+    stub.objects["OpportunityStage"] = [{"Id": "01J000000000001AAA", "MasterLabel": "Verbal", "ApiName": "Verbal"}]
+    run(org, tmp_path)
+    assert set(landed(tmp_path, "OpportunityStage")) == {"01J000000000001AAA"}
+    assert manifest(tmp_path, "Organization")["notice"] is None and stub.calls("queryAll.*FROM.Opportunity") == 1
+
+
 @pytest.mark.parametrize(("status", "body"), [(404, "<html>no such page</html>"), (405, ""), (501, "not built"), (404, error("NOT_FOUND"))])
 def test_server_without_the_optional_parts(stub, org, tmp_path, status, body):
     stub.limit = None
@@ -281,7 +288,7 @@ def test_wrong_secret(stub, org, tmp_path):
     with pytest.raises(CrmAuthError) as caught:
         run(org, tmp_path, client_secret="wrong-secret-9")
     assert "client_secret" in told(caught) and "wrong-secret-9" not in str(caught.value)
-    assert stub.issued == 0 and len(stub.forms) == 1
+    assert stub.issued == 0 and len(stub.forms) == 2  # once in the header, once in the form
 
 
 def test_token_that_is_refused_each_time_stops_soon(stub, org, tmp_path):
@@ -364,12 +371,22 @@ def test_server_that_stays_down(stub, org, tmp_path):
     assert "503" in told(caught) and stub.calls("queryAll") == 3
 
 
-def test_next_page_on_another_host_gets_no_token(stub, org, tmp_path):
-    page = {"totalSize": 2, "done": False, "nextRecordsUrl": "https://evil.example/services/x", "records": []}
+def test_next_page_is_asked_of_the_configured_host_whichever_it_names(stub, org, tmp_path):
+    def elsewhere(h):
+        h.send(200, {"totalSize": 5, "done": False, "nextRecordsUrl": "https://acme.example/services/data/v60.0/query/x-0", "records": []})
+        stub.answer("/query/x-0", 200, {"totalSize": 5, "done": True, "records": stub.objects["Opportunity"]})
+        return True
+
+    stub.arm("queryAll.*FROM.Opportunity", elsewhere)
+    run(org, tmp_path)
+    assert set(landed(tmp_path, "Opportunity")) == ids(*range(5))
+
+
+def test_next_page_outside_the_api_is_refused(stub, org, tmp_path):
+    page = {"totalSize": 2, "done": False, "nextRecordsUrl": "https://evil.example/x", "records": []}
     stub.answer("queryAll.*FROM.Opportunity", 200, page)
-    with pytest.raises(CrmProtocolError) as caught:
+    with pytest.raises(CrmProtocolError, match="outside its API"):
         run(org, tmp_path)
-    assert "evil.example" in told(caught)
 
 
 def test_version_newest_that_both_know(stub, org, tmp_path):
@@ -377,6 +394,13 @@ def test_version_newest_that_both_know(stub, org, tmp_path):
     run(org, tmp_path)
     with pytest.raises(CrmProtocolError, match=r"61\.0"):
         run(org, tmp_path, api_version="61.0", run_id="r2")
+
+
+def test_org_that_has_only_newer_versions_gets_the_oldest_of_them(stub, org):
+    stub.versions = ["98.0", "99.0"]
+    client = Client(settings(org), POLICY)
+    client.connect()
+    assert client.data == "/services/data/v98.0"
 
 
 def test_left_overs_of_a_killed_run_are_not_landed(stub, org, tmp_path):
