@@ -53,7 +53,7 @@ class SyncReport:
         said = []
         for outcome in self.sources:
             if outcome.error:
-                said.append(f"{outcome.source}: failed, {outcome.error.splitlines()[0]}")
+                said.append(f"Failed: {outcome.error.splitlines()[0]}")
                 continue
             deals = outcome.deals
             said.append(
@@ -85,8 +85,7 @@ def sync(run: Run, sources: list[str] | None = None, *, full: bool = False) -> S
         except Exception as error:
             if exit_code(error) != SourcesFailed.exit_code:
                 raise  # not the CRM's fault: the warehouse or a defect of ours, and no source can go on
-            outcome.error = run.error = str(error)
-            run.warn(f"{source.name}: {error}")
+            outcome.error = run.error = str(error)  # said in full at the run's end, where nobody overlooks it
         _record(run, source, outcome, pulled)
         outcomes.append(outcome)
     return SyncReport(outcomes)

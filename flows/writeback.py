@@ -48,7 +48,7 @@ class Applied:
             failed = self.failed.get(source, 0)
             said.append(f"{source}: wrote {written:,} deals" + (f", {failed:,} were refused" if failed else "") + ".")
         said += [f"  {r['source']}: {r['records']:,} × {r['error_code'] or 'refused'}: {r['error']}" for r in self.reasons]
-        said += [f"{source}: writing failed, {error.splitlines()[0]}" for source, error in self.errors.items()]
+        said += [f"Failed to write: {error.splitlines()[0]}" for error in self.errors.values()]
         return said
 
 
@@ -80,12 +80,19 @@ def show(run: Run, plan_hash: str | None = None, *, csv: Path | None = None, mos
 
     found = _find(run, plan_hash)
     if csv:
-        rows = writeback.changes(run.con, found.plan_hash)
-        with csv.open("w", newline="", encoding="utf-8") as out:
+        _write_csv(csv, writeback.changes(run.con, found.plan_hash))
+    return {**document(found), "changes_shown": writeback.changes(run.con, found.plan_hash, limit=most), "csv": str(csv) if csv else None}
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as out:
             writer = csv_file.DictWriter(out, list(rows[0]) if rows else ["source"])
             writer.writeheader()
             writer.writerows(rows)
-    return {**document(found), "changes_shown": writeback.changes(run.con, found.plan_hash, limit=most), "csv": str(csv) if csv else None}
+    except OSError as error:
+        raise PlumblineError(f"{path} cannot be written: {error.strerror}.\nGive another place with --csv.") from None
 
 
 def apply(run: Run, plan_hash: str, *, confirm_large: bool = False) -> Applied:
@@ -173,7 +180,8 @@ def document(found: Plan) -> dict[str, Any]:
 
 def lines(found: Plan) -> list[str]:
     if not found.records:
-        return ["Write-back: the CRMs hold what they should; nothing to write." + (f" ({found.note})" if found.note else "")]
+        why = found.note or "the CRMs hold what they should"
+        return [f"Write-back: nothing to write; {why}."]
     said = [
         f"Write-back plan {found.plan_hash}: {found.changes:,} fields of {found.records:,} deals"
         + (", held." if found.status == "held" else ".")
