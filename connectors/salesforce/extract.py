@@ -144,7 +144,9 @@ class _Run:
             try:
                 return self._choose(selection, lower, landed)
             except Refused as refused:
-                simpler = simplify(selection, refused)
+                # The describe has found the object, so what is absent is the resource queryAll.
+                no_query_all = selection.operation == "queryAll" and refused.status in (404, 405, 501) and not landed.files
+                simpler = selection.without_bin() if no_query_all else simplify(selection, refused)
                 if simpler is None:
                     raise
                 selection = simpler

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote_plus
 
 from connectors.landing import Field
@@ -30,6 +30,7 @@ class Selection:
     where: str
     missing: tuple[str, ...] = ()
     dropped: tuple[str, ...] = field(default=())
+    operation: Literal["query", "queryAll"] = "queryAll"
 
     @property
     def names(self) -> list[str]:
@@ -47,11 +48,6 @@ class Selection:
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return f"SELECT {', '.join(self.names)} FROM {self.spec.name}{where}"
 
-    @property
-    def operation(self) -> str:
-        """queryAll where records have a recycle bin; setup objects have none, and not every server takes queryAll for them."""
-        return "queryAll" if self.spec.deletions == "flag" else "query"
-
     def url(self, client: Client, since: datetime | None) -> str:
         return f"{client.data}/{self.operation}/?q={quote_plus(self.soql(since), safe=',():')}"
 
@@ -62,6 +58,10 @@ class Selection:
     def unfiltered(self) -> Selection:
         """The same without the filter, for servers that do not know it."""
         return replace(self, where="")
+
+    def without_bin(self) -> Selection:
+        """The same without the recycle bin, for servers that do not offer queryAll: getDeleted and full pulls tell what went."""
+        return replace(self, operation="query")
 
     def short(self, client: Client, since: datetime | None) -> Selection:
         """The same with as many fields as fit into a URL, standard ones first; for servers that offer no Bulk API."""
@@ -83,6 +83,8 @@ class Selection:
         if self.dropped:
             shown, more = self.dropped[:8], len(self.dropped) - 8
             said.append(f"refused or left out: {', '.join(shown)}" + (f" and {more} more" if more > 0 else ""))
+        if self.spec.deletions == "flag" and self.operation == "query":
+            said.append("the org does not offer queryAll: run sync --full now and then to find what went")
         return "; ".join(said) or None
 
 
@@ -104,4 +106,5 @@ def select(client: Client, spec: SObject, mapped: Iterable[str] = ()) -> Selecti
     if spec.key not in {f.name for f in chosen}:
         raise Refused(403, "NO_FIELDS", "")
     missing = tuple(name for name in dict.fromkeys((*spec.expected, *mapped)) if name not in offered)
-    return Selection(spec, tuple(chosen), cursor, spec.where, missing)
+    # Setup objects have no recycle bin, and not every server takes queryAll for them.
+    return Selection(spec, tuple(chosen), cursor, spec.where, missing, operation="queryAll" if spec.deletions == "flag" else "query")

@@ -88,6 +88,13 @@ def test_what_the_org_does_not_have_is_a_notice_not_an_error(stub, org, tmp_path
     assert told["files"] == [] and not told["complete"] and "NOT_FOUND" in told["notice"]
 
 
+def test_server_without_query_all_is_read_by_query(stub, org, tmp_path):
+    stub.answer("/queryAll/", 404, error("NOT_FOUND"), times=99)
+    run(org, tmp_path, since={"Opportunity": datetime(2026, 11, 1, tzinfo=UTC)})
+    assert set(landed(tmp_path, "Opportunity")) == ids(*range(5))
+    assert manifest(tmp_path, "Opportunity.deleted")["files"][0]["rows"] == 1 and "queryAll" in manifest(tmp_path, "Opportunity")["notice"]
+
+
 def test_setup_objects_are_read_where_queryAll_does_not_serve_them(stub, org, tmp_path):
     stub.objects["OpportunityStage"] = [{"Id": "01J000000000001AAA", "MasterLabel": "Verbal", "ApiName": "Verbal"}]
     run(org, tmp_path)
