@@ -15,7 +15,7 @@ import duckdb
 import orjson
 
 from expectations import findings, judge, loader
-from expectations.errors import ExpectationsError
+from expectations.errors import ExpectationsError, RulesNotRun
 from expectations.rule import POINTS, SEVERITIES, Catalogue, Rule
 from expectations.sql_text import read_sql
 
@@ -72,6 +72,11 @@ class CheckResult:
         """Whether a gate at `severity` closes: an open alert finding of it or worse. Rules that errored close every gate."""
         worse = SEVERITIES[: SEVERITIES.index(severity) + 1]
         return bool(self.errors) or any(self.by_severity[s] for s in worse)
+
+    def raise_failures(self) -> None:
+        """Raises RulesNotRun when a rule could not be run."""
+        if self.errors:
+            raise RulesNotRun(self.errors)
 
 
 def check(

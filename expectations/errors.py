@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class ExpectationsError(Exception):
     """Base of what this room raises. `str()` is one or two plain lines: what, where, what to do."""
@@ -17,6 +19,16 @@ class RuleError(ExpectationsError):
         self.what, self.where, self.fix, self.rule_id = what, where, fix, rule_id
         rule = f" (rule {rule_id})" if rule_id else ""
         super().__init__(f"{where}{rule}: {what}" + (f"\n{fix}" if fix else ""))
+
+
+class RulesNotRun(RuleError):
+    """Rules that failed while they ran, on the data; unlike other rule errors this one leaves what the other rules found in place."""
+
+    def __init__(self, errors: Mapping[str, str]) -> None:
+        told = "; ".join(f"{rule}: {error.splitlines()[0]}" for rule, error in sorted(errors.items()))
+        super().__init__(
+            f"{len(errors)} could not be run, {told}", where="Rules", fix="What the other rules found stands. Mend the rule, or set its state to off."
+        )
 
 
 class ReconciliationError(ExpectationsError):

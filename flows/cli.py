@@ -100,7 +100,7 @@ def _common(
         str | None, typer.Option(metavar="INSTANT", help="The present of this run: ISO 8601 with zone. Default: the clock.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else there.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more; show tracebacks.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more: counts of every object, tracebacks.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say less: results and errors only.")] = False,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
@@ -159,7 +159,7 @@ def sync(
     face: Face = ctx.obj
     face.settings().chosen(sources)  # a wrong name is told before anything is opened
     result = _run(face, "sync", lambda run: flow.sync(run, sources, full=full), {"sources": sources, "full": full})
-    face.show(result.document(), result.lines())
+    face.show(result.document(), result.lines(objects=face.verbose))
     result.raise_failures()
 
 
@@ -176,6 +176,7 @@ def check(
     result = _run(face, "check", flow.check)
     face.show(flow.document(result), flow.lines(result))
     flow.gate(result, fail_on.value if fail_on else None)
+    result.raise_failures()
 
 
 @app.command()
@@ -218,28 +219,28 @@ def nightly(ctx: typer.Context) -> None:
     face: Face = ctx.obj
     flow.ready(face.settings())
     result = _run(face, "nightly", flow.nightly)
-    face.show(result.document(), result.lines())
+    face.show(result.document(), result.lines(objects=face.verbose))
     result.raise_failures()
 
 
 @stages_app.command("suggest")
 def stages_suggest(ctx: typer.Context) -> None:
-    """What each stage of the CRMs seems to stand for, how sure that is, and why."""
-    _stages(ctx, "suggest")
+    """What the stages in doubt seem to stand for, how sure that is, and why; the least sure first."""
+    from flows import stages as flow
+
+    face: Face = ctx.obj
+    rows = _run(face, "stages", flow.suggest)
+    face.show({"stages": rows}, flow.lines_of_suggestions(rows))
 
 
 @stages_app.command("list")
 def stages_list(ctx: typer.Context) -> None:
     """The stage map in force, with deals and amounts; unmapped stages first."""
-    _stages(ctx, "list_stages")
-
-
-def _stages(ctx: typer.Context, what: str) -> None:
     from flows import stages as flow
 
     face: Face = ctx.obj
-    rows = _run(face, "stages", getattr(flow, what))
-    face.show({"stages": rows}, flow.lines(rows, what))
+    rows = _run(face, "stages", flow.list_stages)
+    face.show({"stages": rows}, flow.lines_of_map(rows))
 
 
 @stages_app.command("confirm")
@@ -256,7 +257,7 @@ def stages_confirm(
     face: Face = ctx.obj
     face.settings().chosen([source])
     result = _run(face, "stages", lambda run: flow.confirm(run, source, pipeline, crm_stage, stage))
-    face.show(result, [f"{result['mapped']} stage(s) of {source} now stand for {stage}; {result['deals']} deals restated."])
+    face.show(result, flow.lines_of_confirmation(result))
 
 
 @writeback_app.command("plan")

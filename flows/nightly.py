@@ -29,10 +29,11 @@ class Night:
     applied: Any | None
 
     def raise_failures(self) -> None:
-        """Raises SourcesFailed or WriteFailed: a night in which a CRM failed never ends green."""
+        """Raises SourcesFailed, WriteFailed or RulesNotRun: a night in which a CRM or a rule failed never ends green."""
         self.synced.raise_failures()
         if self.applied:
             self.applied.raise_failures()
+        self.checked.raise_failures()
 
     def document(self) -> dict[str, Any]:
         return {
@@ -46,8 +47,9 @@ class Night:
             "written": self.applied.document() if self.applied else None,
         }
 
-    def lines(self) -> list[str]:
-        said = [*self.synced.lines(), *checks.lines(self.checked)]
+    def lines(self, *, objects: bool = False) -> list[str]:
+        """What the night did, for people; objects: with the counts of every object of the CRMs."""
+        said = [*self.synced.lines(objects=objects), *checks.lines(self.checked)]
         said.append(f"Snapshot of {self.snapshot['snapshot_date']}: {self.snapshot['deals']:,} open deals.")
         said += writeback.lines(self.plan) if self.plan else ["Write-back is off."]
         said += self.applied.lines() if self.applied else []

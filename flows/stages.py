@@ -36,15 +36,17 @@ def refresh(run: Run) -> list[dict[str, Any]]:
 
 
 def suggest(run: Run) -> list[dict[str, Any]]:
+    """What is open to doubt, the least sure first."""
     from warehouse import stages
 
     return stages.suggest(run.con)
 
 
 def list_stages(run: Run) -> list[dict[str, Any]]:
+    """The map in force, unmapped stages first, then in the order of the pipelines."""
     from warehouse import stages
 
-    return stages.list_stages(run.con)
+    return sorted(stages.list_stages(run.con), key=lambda row: row["stage"] != "unmapped")
 
 
 def confirm(run: Run, source: str, pipeline: str, crm_stage: str, stage: str) -> dict[str, Any]:
@@ -57,15 +59,35 @@ def confirm(run: Run, source: str, pipeline: str, crm_stage: str, stage: str) ->
         raise PlumblineError(str(error)) from None
 
 
-def lines(rows: list[dict[str, Any]], what: str) -> list[str]:
+def lines_of_map(rows: list[dict[str, Any]]) -> list[str]:
+    """The map as `stages list` prints it: deals are all that are there, the amount is that of the open ones in home currency."""
+    return _table([f"{row['stage']:<13} {row['origin']:<10} {row['deals']:>7,} deals {_money(row):>16}" for row in rows], rows)
+
+
+def lines_of_suggestions(rows: list[dict[str, Any]]) -> list[str]:
+    """Suggestions as `stages suggest` prints them."""
+    return _table(
+        [
+            f"{row['suggestion'] or '-':<13} {row['confidence'] or 0:>5} {row['reason'] or ''}; {row['deals']:,} deals {_money(row)}".rstrip()
+            for row in rows
+        ],
+        rows,
+    )
+
+
+def lines_of_confirmation(confirmed: dict[str, Any]) -> list[str]:
+    where = ", ".join(confirmed["pipelines"])
+    said = f"{confirmed['crm_stage']!r} of {confirmed['source']} ({where}) now stands for {confirmed['stage']}"
+    return [f"{said}: {confirmed['deals']:,} deals restated."]
+
+
+def _table(said: list[str], rows: list[dict[str, Any]]) -> list[str]:
     if not rows:
         return ["No stages yet: run `plumbline sync` first."]
-    said = []
-    for row in rows:
-        place = f"{row['source']:<12} {row['pipeline']:<20} {row['label'] or row['crm_stage']:<28}"
-        if what == "suggest":
-            said.append(f"{place} {row['suggestion'] or '-':<13} {row['confidence'] or 0:>5} {row['reason'] or ''}")
-        else:
-            amount = "" if row["amount_home"] is None else f"{row['amount_home']:,.2f}"
-            said.append(f"{place} {row['stage']:<13} {row['origin']:<10} {row['deals'] or 0:>7,} deals {amount:>16}")
-    return said
+    return [
+        f"{row['source']:<12} {row['pipeline']:<20} {row['label'] or row['crm_stage']:<28} {text}" for row, text in zip(rows, said, strict=True)
+    ]
+
+
+def _money(row: dict[str, Any]) -> str:
+    return "" if row["amount_home"] is None else f"{row['amount_home']:,.2f}"

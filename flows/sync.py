@@ -49,7 +49,8 @@ class SyncReport:
         status = "failed" if self.errors else "done"
         return {"status": status, "sources": [vars(outcome) for outcome in self.sources]}
 
-    def lines(self) -> list[str]:
+    def lines(self, *, objects: bool = False) -> list[str]:
+        """A line per source, with what was not available; objects: and one for every object of the CRM."""
         said = []
         for outcome in self.sources:
             if outcome.error:
@@ -61,8 +62,14 @@ class SyncReport:
                 f"{deals.get('changed', 0):,} changed, {deals.get('deleted', 0):,} gone, {deals.get('echoed', 0):,} echoes, "
                 f"{deals.get('unchanged', 0):,} the same; {outcome.calls:,} API calls"
             )
+            said += [_object_line(o) for o in outcome.objects if objects]
             said += [f"  {o['object']}: {o['notice']}" for o in outcome.objects if o.get("notice")]
         return said
+
+
+def _object_line(o: dict[str, Any]) -> str:
+    counts = ", ".join(f"{o[key]:,} {key}" for key in ("fetched", "inserted", "changed", "unchanged", "echoed", "deleted"))
+    return f"  {o['object']} ({o['mode']}): {counts}; {o['bytes']:,} bytes, {o['calls']:,} calls"
 
 
 def sync(run: Run, sources: list[str] | None = None, *, full: bool = False) -> SyncReport:

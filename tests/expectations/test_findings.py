@@ -218,6 +218,8 @@ def test_a_rule_that_errors_neither_opens_nor_ends_findings(con: duckdb.DuckDBPy
     deal(con, "b", name="words", contact_count=0)
     second = run(con, now=NOW + NIGHT, suites=suite)
     assert set(second.errors) == {"name_is_a_number"}
+    with pytest.raises(RuleError, match="1 could not be run, name_is_a_number"):    # a check that is not whole does not end green
+        second.raise_failures()
     assert "own.yaml:4" in second.errors["name_is_a_number"]
     assert "words" not in str(second.errors)   # a deal's data does not leak into stored errors
     assert second.fails("critical")

@@ -1,0 +1,98 @@
+"""The commands after a first night, as an admin uses them; and the SQL of the documentation, as a BI tool runs it."""
+
+import csv
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import duckdb
+import pytest
+from company import NIGHT_1, _environment, company, configuration
+from typer.testing import CliRunner
+
+from flows.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EXAMPLES = [
+    pytest.param(sql, id=f"{path.name}-{number}")
+    for path in DOCUMENTS
+    for number, sql in enumerate(re.findall(r"```sql\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL), 1)
+]
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("commands")
+    with company(salesforce_deals=150, hubspot_deals=100) as sim, _environment(sim):
+        file = configuration(directory, sim)
+        file.write_text(file.read_text(encoding="utf-8").replace('mode = "apply"', 'mode = "plan"'), encoding="utf-8")
+        plumbline(file, "nightly")
+        yield file
+
+
+def plumbline(file, *words, now=NIGHT_1):
+    """Run a command in this process; its exit code has to be 0. Returns what it printed on stdout."""
+    done = CliRunner().invoke(app, ["--config", str(file), "--now", now.isoformat(), *map(str, words)])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.stdout
+
+
+def stages(file, label):
+    rows = json.loads(plumbline(file, "--json", "stages", "list"))["stages"]
+    return {row["pipeline"]: (row["stage"], row["origin"]) for row in rows if row["label"] == label}
+
+
+def test_unmapped_stages_come_first_and_a_suggestion_says_why(file):
+    assert plumbline(file, "stages", "list").splitlines()[0].split()[-5] == "unmapped"
+    suggestions = plumbline(file, "stages", "suggest").splitlines()
+    assert "Lighthouse" in suggestions[0]
+    assert "by its place and probability only" in suggestions[0]
+
+
+def test_a_stage_is_confirmed_by_label_in_every_pipeline_or_in_one_and_stays_so(file):
+    said = plumbline(file, "stages", "confirm", "sales", "Orbit Check", "discovery")
+    assert "'Orbit Check' of sales (Expansion, New Business, Partner) now stands for discovery: 1 deals restated." in said
+    assert set(stages(file, "Orbit Check").values()) == {("discovery", "confirmed")}
+    one = json.loads(plumbline(file, "--json", "stages", "confirm", "sales", "orbit check", "proposal", "--pipeline", "Partner"))
+    assert one["pipelines"] == ["Partner"]
+    plumbline(file, "sync", "--full")
+    assert stages(file, "Orbit Check") == {
+        "Expansion": ("discovery", "confirmed"),
+        "New Business": ("discovery", "confirmed"),
+        "Partner": ("proposal", "confirmed"),
+    }
+
+
+def test_a_plan_as_a_table_to_open_in_a_spreadsheet(file):
+    plan = json.loads(plumbline(file, "--json", "writeback", "plan"))
+    place = file.parent / "plans/of today.csv"
+    plumbline(file, "writeback", "show", "--csv", place)
+    with place.open(encoding="utf-8", newline="") as rows:
+        table = list(csv.DictReader(rows))
+    assert len(table) == plan["changes"]
+    assert {"source", "opportunity_id", "field", "old_value", "new_value", "status"} <= set(table[0])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["sync", "sales"], ["snapshot"], ["report"], ["publish"], ["stages", "suggest"], ["writeback", "plan"], ["writeback", "show"]],
+    ids=" ".join,
+)
+def test_json_is_one_document(file, words):
+    assert isinstance(json.loads(plumbline(file, "--json", *words)), dict)
+
+
+def test_quiet_says_results_only_and_verbose_tells_every_object(file):
+    later = NIGHT_1 + timedelta(minutes=5)
+    quiet = plumbline(file, "-q", "sync", now=later).splitlines()
+    assert [line.split(":")[0] for line in quiet] == ["sales", "inbound"]
+    assert "  OpportunityContactRole (incremental): " in plumbline(file, "-v", "-q", "sync", now=later)
+
+
+@pytest.mark.parametrize("sql", EXAMPLES)
+def test_the_sql_of_the_documentation_runs_on_the_published_file(file, sql):
+    with duckdb.connect(str(file.parent / "published/plumbline.duckdb"), read_only=True) as con:
+        for statement in con.extract_statements(sql):
+            assert con.execute(statement).description
