@@ -87,6 +87,14 @@ def test_a_fresh_flag_waits_and_says_nothing_meanwhile(judged: Any) -> None:
     }  # fmt: skip
 
 
+def test_while_no_rule_alerts_nothing_is_said_of_any_deal(judged: Any, tmp_path: Path) -> None:
+    """The shadow days: a deal that nothing is held against is not "clean" then, and flags of before go."""
+    load(judged, sales(tmp_path, 2, [sf(2, NOON + HOUR, Plumbline_Status__c="at_risk", Plumbline_Score__c=40)]), now=NOON + DAY)
+    judged.execute("update quality.rule set state = 'observe'")
+    made = plan(judged)
+    assert (made.records, planned(judged, 2, made.plan_hash)) == (1, {"status": None, "score": None})
+
+
 def test_a_plan_that_is_too_large_is_held(judged: Any) -> None:
     made = plan(judged, max_share=0.2)
     assert made.status == "held"

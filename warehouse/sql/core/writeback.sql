@@ -30,11 +30,15 @@ shown as (
 fresh as (
     select distinct opportunity_key from alert where not shows
 ),
-judged as (
+score as (
     select scope_key as opportunity_key
     from quality.score
     where scope = 'opportunity' and score is not null
       and as_of = (select max(as_of) from quality.score where scope = 'opportunity')
+),
+judged as (
+    -- Where no rule alerts (in the shadow days) a deal without a flag is not clean: nothing is said of it.
+    from score where exists (from quality.rule where state = 'alert')
 ),
 open_deal as (
     select o.opportunity_key, o.source, o.crm, o.opportunity_id, greatest(0, 100 - coalesce(d.points, 0)) as score, s.issues, s.top_issue, s.since,
@@ -64,7 +68,7 @@ wanted as (
     from core.opportunity o
     semi join core.crm_flag using (opportunity_key)
     where not o.is_deleted
-      and (o.is_closed or (exists (from judged) and o.opportunity_key not in (select opportunity_key from judged)))
+      and (o.is_closed or (exists (from score) and o.opportunity_key not in (select opportunity_key from judged)))
 ),
 field as (
     select w.opportunity_key, w.source, w.crm, w.opportunity_id, f.field, f.old_value, f.new_value
