@@ -235,8 +235,9 @@ class Client:
     def protocol_error(self, refusal: Refusal) -> CrmProtocolError:
         """A refusal where none was to be expected, for the user to read."""
         message = scrub(refusal.body.get("message") or "", *self.settings.secrets, limit=200)
+        said = " ".join(dict.fromkeys((str(refusal.status), refusal.category)))
         return CrmProtocolError(
-            f"HubSpot refused a request ({refusal.status} {refusal.category}): {message}", source=self.source, obj=self.object,
+            f"HubSpot refused a request ({said}): {message or 'no reason given'}", source=self.source, obj=self.object,
             code=refusal.category, fix="Check api_version of this source; report it if it stays.",
         )
 

@@ -10,7 +10,8 @@ What moves no stamp is looked at by itself:
   files tonight and found by the next pull; read in the other order it could be in neither listing and be lost.
 - Restored deals: those that the warehouse believes deleted and that the archived listing no longer shows are read by id.
 - Deals that are gone for good: found by counting (see reading.vanished), or by a full listing, in which they are missing.
-- Contacts and companies attached or detached: read each time for all open deals and all deals landed tonight.
+- Contacts and companies attached or detached: read each time for all open deals and all deals landed tonight; where there are few
+  deals, for all of them.
 - Losers of a merge stand in hs_merged_object_ids of the survivor, whose stamp the merge moved.
 """
 
@@ -45,6 +46,7 @@ from connectors.hubspot.settings import HubSpotSettings
 from connectors.landing import Field, Landing, Manifest, Pull
 
 SAY_EVERY = 5000  # records
+FEW = 10_000  # deals: up to here contacts and companies of the closed ones are read each time too, at two calls per thousand
 SUSPICIOUS = 100  # deals that vanish at once, if they are most of all: more likely a permission was taken away
 
 
@@ -90,6 +92,7 @@ class _Pulling:
         self.say = progress or (lambda words: None)
         self.done: list[str] = []
         self.org: dict[str, Any] = {}
+        self.listed: set[str] = set()
 
     def run(self, run_id: str) -> Pull:
         self.account()
@@ -127,26 +130,28 @@ class _Pulling:
         """Owners, those who left too: their deals remain."""
         with self._files("owners") as out:
             seen: set[str] = set()
+            usual, other = self.client.paths.owners
 
-            def read(path: str) -> None:
-                for archived in (False, True):
-                    for page in pages(self.client, path, {"limit": 100, "archived": archived}):
-                        for owner in page:
-                            if owner["id"] not in seen:
-                                seen.add(owner["id"])
-                                out.write(owner)
+            def read(path: str, *, archived: bool) -> None:
+                for page in pages(self.client, path, {"limit": 100, "archived": archived}):
+                    for owner in page:
+                        if owner["id"] not in seen:
+                            seen.add(owner["id"])
+                            out.write(owner)
 
             def read_either() -> None:
-                usual, other = self.client.paths.owners
+                nonlocal usual
                 try:
-                    read(usual)
+                    read(usual, archived=False)
                 except CrmProtocolError:
                     if seen:
                         raise
-                    read(other)
+                    usual = other
+                    read(usual, archived=False)
 
             notice = self._unless_refused(read_either)
-            self._whole("owners", out, notice=notice)
+            refused = None if notice else self._unless_refused(lambda: read(usual, archived=True))
+            self._whole("owners", out, notice=notice, partly=refused and f"owners who left are unknown: {refused}")
 
     def pipelines(self) -> None:
         """Deal pipelines with their stages. Without them no deal's stage means anything, so they are not optional."""
@@ -156,7 +161,7 @@ class _Pulling:
             self._whole("pipelines", out)
 
     def deal_properties(self) -> list[Field]:
-        """The portal's deal properties, and the standard ones that HubSpot answers though it does not list them."""
+        """The portal's deal properties, and the standard ones that HubSpot may answer though it does not list them."""
         definitions: list[Record] = []
         with self._files("properties") as out:
             notice = self._unless_refused(lambda: definitions.extend(self._results(self.client.paths.properties("deals"))))
@@ -170,31 +175,35 @@ class _Pulling:
             )
             for d in definitions
         ]
-        listed = {field.name for field in fields}
-        return fields + [Field(name, "string") for name in DEALS.properties if name not in listed]
+        self.listed = {field.name for field in fields}
+        return fields + [Field(name, "string") for name in DEALS.properties if name not in self.listed]
 
     def companies(self) -> None:
         since = None if self.full else self.since.get("companies")
         self.client.object, started, newest = "companies", self.client.clock, _Newest()
         with self._files("companies") as out:
 
-            def read() -> None:
-                if since is None:
-                    found: Iterable[Record] = Listing(self.client, COMPANIES, COMPANIES.properties).read()
-                else:
-                    found = (r for page in changed(self.client, COMPANIES, self._from(since), COMPANIES.properties) for r in page)
+            def read(found: Iterable[Record]) -> None:
                 for company in self._counted(found, "companies"):
                     newest.see(company, COMPANIES.cursor)
                     out.write(company)
 
-            notice = self._unless_refused(read)
+            listed = since is None
+            notice = unsearched = None
+            if since is not None:
+                pages_changed = changed(self.client, COMPANIES, self._from(since), COMPANIES.properties)
+                unsearched = self._unless_refused(lambda: read(r for page in pages_changed for r in page))
+                listed = unsearched is not None
+            if listed:
+                out.clear()
+                notice = self._unless_refused(lambda: read(Listing(self.client, COMPANIES, COMPANIES.properties).read()))
             self._finish(
                 Manifest(
-                    self.client.source, "hubspot", "companies", "id", "full" if since is None else "incremental",
-                    complete=since is None and notice is None, cursor=COMPANIES.cursor, since=since,
-                    watermark=since if notice else _watermark(since, started, newest.at), notice=notice,
+                    self.client.source, "hubspot", "companies", "id", "full" if listed else "incremental",
+                    complete=listed and notice is None, cursor=COMPANIES.cursor, since=None if listed else since,
+                    watermark=since if notice else _watermark(since, started, newest.at), notice=notice or _listed_because(unsearched),
                 ),
-                out,
+                out, keep=notice is None,
             )
 
     # Deals ------------------------------------------------------------------------------------------------------------------
@@ -202,8 +211,9 @@ class _Pulling:
     def deals(self, fields: list[Field]) -> None:
         """deals, deals.archived, deals.gone, deals.history, deals.associations: one story, because each explains the others."""
         client, known = self.client, self.known or Known()
-        since = None if self.full else self.since.get("deals")
+        before = since = None if self.full else self.since.get("deals")
         names = [field.name for field in fields]
+        unseen = {name for name in DEALS.properties if name not in self.listed}
         newest = _Newest()
         with ExitStack() as stack:
             objects = ("deals", "deals.archived", "deals.gone", "deals.history", "deals.associations")
@@ -214,23 +224,40 @@ class _Pulling:
             in_bin: set[str] = set()
             losers: set[str] = set()
             listing = Listing(client, DEALS, names, history=DEALS.history if since is None else ())
-            for record in self._counted(listing.read(archived=True), "archived deals"):
-                if record.get("archived") is False:
-                    continue  # a server that lists live deals here, whatever it was asked for, must not have them deleted
-                losers |= _losers(record)
-                in_bin.add(_land(record, archive, history))
+            unlisted: str | None = None
+            try:
+                for record in self._counted(listing.read(archived=True), "archived deals"):
+                    if record.get("archived") is False:
+                        continue  # a server that lists live deals here, whatever it was asked for, must not have them deleted
+                    losers |= _losers(record)
+                    in_bin.add(_land(record, archive, history))
+            except CrmProtocolError as error:  # then they are missed: by a full listing, or by counting
+                unlisted = f"archived deals are not listed: {error.what}"
 
             client.object = "deals"
             landed: set[str] = set()
             cut: list[str] = []
-            found, notice = self._all_deals(names) if since is None else (self._changed_deals(since, names, known, in_bin, newest), None)
+            inline = False
+            found: Iterator[Record] = iter(())
+            notice: str | None = None
+            if since is not None:
+                try:
+                    found = _begun(self._changed_deals(since, names, known, in_bin, newest))
+                except CrmProtocolError as error:
+                    notice, since = _listed_because(error.what), None
+            if since is None:
+                found, unknown = self._all_deals(names)
+                notice = unknown or notice
             for record in self._counted(found, "deals"):
                 key = str(record["id"])
                 if key in landed:
                     continue
                 landed.add(key)
+                if unseen:
+                    unseen -= (record.get("properties") or {}).keys()
                 if since is None:
                     newest.see(record, DEALS.cursor)
+                    inline = inline or "associations" in record
                     if _is_cut(record):
                         cut.append(key)
                 losers |= _losers(record)
@@ -267,19 +294,23 @@ class _Pulling:
                     _land(record, None, history)
 
             client.object = "deals.associations"
-            wanted = cut if since is None else sorted((landed | set(known.open)) - in_bin - missing - losers)
+            if since is not None:
+                others = known.live if len(known.live) <= FEW else set(known.open)
+                wanted = sorted((landed | others) - in_bin - missing - losers)
+            else:  # where no deal showed any, none may have one, or the server's listings do not show them
+                wanted = cut if inline else sorted(landed)
             refused = self._associations(wanted, links)
 
             mode: Literal["full", "incremental"] = "full" if since is None else "incremental"
             deals = Manifest(
                 client.source, "hubspot", "deals", "id", mode, complete=since is None, cursor=DEALS.cursor, since=since,
-                watermark=_watermark(since, started, newest.at), fields=fields, notice=notice,
+                watermark=_watermark(before, started, newest.at), fields=[f for f in fields if f.name not in unseen], notice=notice,
             )
-            self._finish(deals, live)
-            self._whole("deals.archived", archive)
+            self._finish(deals, live, keep=True)
+            self._whole("deals.archived", archive, partly=unlisted)
             rest = (("deals.gone", gone, uncounted), ("deals.history", history, None), ("deals.associations", links, refused))
             for name, out, said in rest:
-                self._finish(Manifest(client.source, "hubspot", name, "id", mode, notice=said), out)
+                self._finish(Manifest(client.source, "hubspot", name, "id", mode, notice=said), out, keep=True)
 
     def _all_deals(self, names: list[str]) -> tuple[Iterator[Record], str | None]:
         """Every live deal with its history and, where the token may read them, its contacts and companies."""
@@ -364,12 +395,14 @@ class _Pulling:
     def _from(self, since: datetime) -> datetime:
         return since - timedelta(minutes=self.client.settings.overlap_minutes)
 
-    def _whole(self, obj: str, out: Ndjson, *, key: str = "id", notice: str | None = None) -> None:
-        """Finish an object that is read whole each time."""
-        self._finish(Manifest(self.client.source, "hubspot", obj, key, "full", complete=notice is None, notice=notice), out)
+    def _whole(self, obj: str, out: Ndjson, *, key: str = "id", notice: str | None = None, partly: str | None = None) -> None:
+        """Finish an object that is read whole each time. notice: why it could not be read; partly: why only a part of it."""
+        said = notice or partly
+        self._finish(Manifest(self.client.source, "hubspot", obj, key, "full", complete=said is None, notice=said), out, keep=not notice)
 
-    def _finish(self, manifest: Manifest, out: Ndjson) -> None:
-        manifest.files = out.finish() if manifest.notice is None or manifest.object.startswith("deals") else []
+    def _finish(self, manifest: Manifest, out: Ndjson, *, keep: bool) -> None:
+        """keep: whether what was read is worth loading, though there may be a notice."""
+        manifest.files = out.finish() if keep else []
         manifest.calls = self.client.budget.calls[manifest.object]
         self.landing.finish_object(manifest)
         self.done.append(manifest.object)
@@ -393,6 +426,10 @@ def _begun(found: Iterator[Record]) -> Iterator[Record]:
             yield from found
 
     return all_of_it()
+
+
+def _listed_because(refused: str | None) -> str | None:
+    return refused and f"all of them were listed, for what changed cannot be searched: {refused}"
 
 
 def _land(record: Record, out: Ndjson | None, history: Ndjson) -> str:

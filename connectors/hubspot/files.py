@@ -47,6 +47,13 @@ class Ndjson:
         self._close()
         return [file for file in self._files if file.rows]
 
+    def clear(self) -> None:
+        """Begin anew."""
+        self._close()
+        for file in self._files:
+            (self._directory / file.name).unlink()
+        self._files = []
+
     def drop(self, ids: Collection[str]) -> None:
         """Take records back that turned out to be something else."""
         self._close()

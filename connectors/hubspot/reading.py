@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 from connectors.errors import CrmProtocolError
@@ -96,8 +96,15 @@ class Listing:
     def read(self, *, archived: bool = False) -> Iterator[Record]:
         client, path = self.client, self.client.paths.objects(self.obj.name)
         if self.fits:
-            for page in pages(client, path, self._query(self.properties, archived=archived)):
-                yield from page
+            begun = False
+            try:
+                for page in pages(client, path, self._query(self.properties, archived=archived)):
+                    begun = True
+                    yield from page
+            except CrmProtocolError:
+                if begun or not self.history:
+                    raise
+                yield from replace(self, history=()).read(archived=archived)  # a server without past values
             return
         bare = {"limit": PAGE, "archived": archived, "properties": ["hs_object_id"]}
         if self.associations:
@@ -129,7 +136,7 @@ def batch_read(
     client: Client, obj: CrmObject, ids: Sequence[str], properties: Sequence[str], history: Sequence[str] = (), *, archived: bool = False
 ) -> list[Record]:
     """The records of `ids` (100, or 50 with history) that exist. HubSpot leaves the others out, or names them in a 207, and may
-    answer the survivor for an id that was merged away: only what was asked for is returned."""
+    answer the survivor for an id that was merged away: only what was asked for is returned, and an archived one is no live one."""
     body: dict[str, Any] = {"inputs": [{"id": key} for key in ids], "properties": list(properties)}
     if history:
         body["propertiesWithHistory"] = list(history)
@@ -139,9 +146,12 @@ def batch_read(
     except Refusal as refusal:
         if refusal.category == "OBJECT_NOT_FOUND":  # none of them exists
             return []
+        if refusal.status == 400 and history:  # a server without past values
+            return batch_read(client, obj, ids, properties, archived=archived)
         raise client.protocol_error(refusal) from None
     asked = set(ids)
-    return [record for record in records(answer, client) if str(record.get("id")) in asked]
+    found = [record for record in records(answer, client) if str(record.get("id")) in asked]
+    return found if archived else [record for record in found if not record.get("archived")]
 
 
 def read_all(
@@ -180,15 +190,15 @@ def changed(client: Client, obj: CrmObject, since: datetime, properties: Sequenc
         if not page:
             return
         yield page
-        previous, last = last, int(page[-1]["id"])
-        if last <= previous:
-            raise CrmProtocolError(
-                "search does not sort by id", source=client.source, obj=client.object,
-                fix="Run with --full, which lists instead of searching, and report it.",
-            )
         total = answer.get("total")
-        if len(page) >= total if isinstance(total, int) else len(page) < SEARCH_PAGE:
+        if isinstance(total, int) and len(page) >= total:
             return
+        ids = [last, *(int(record["id"]) for record in page)]  # more are to come: only in this order is none of them left out
+        if any(following <= before for before, following in pairwise(ids)):
+            raise CrmProtocolError(
+                "search does not sort by id", source=client.source, obj=client.object, fix="Run with --full, which lists instead of searching."
+            )
+        last = ids[-1]
 
 
 def count(client: Client, obj: CrmObject, between: tuple[str, str] | None = None) -> int | None:
@@ -219,8 +229,15 @@ def vanished(client: Client, obj: CrmObject, believed: Collection[str]) -> set[s
     found by a later run.
     """
     ids = sorted((key for key in believed if key.isdigit()), key=int)
-    total = count(client, obj) if ids else None
-    if total is None or total == len(ids):
+    if not ids:
+        return set()
+    try:
+        total = count(client, obj)
+    except CrmProtocolError:
+        total = None
+    if total is None:  # a search that does not count
+        return set(ids) - existing(client, obj, ids)
+    if total == len(ids):
         return set()
     counts_left = max(20, len(ids) // PAGE)
     gone: set[str] = set()

@@ -107,23 +107,134 @@ def test_live_deals_in_the_listing_of_archived_ones_stay_alive(server: Server, p
     assert len(list(lines(directory, "deals"))) == 3
 
 
-def test_a_search_that_cannot_count_does_not_end_the_pull(server: Server, portal: Portal, tmp_path: Path) -> None:
-    believed = Believed()
-    believed.take(_pull(server, tmp_path, "first"))
+UNCOUNTED = answer_json(400, {"status": "error", "category": "VALIDATION_ERROR", "message": "filterGroups must not be empty"})
+SEARCH, READ, LIST = ("/crm/v3/objects/deals" + rest for rest in ("/search", "/batch/read", ""))
+
+
+def _with_search(portal: Portal, change: Any) -> None:
+    """Have the portal's search answer what `change(body, usual answer)` makes of it."""
     usual = portal.answer
 
     def search(request: Any) -> Answer:
-        if not json.loads(request.body)["filterGroups"]:
-            return answer_json(400, {"status": "error", "category": "VALIDATION_ERROR", "message": "filterGroups must not be empty"})
-        del portal.answers["/crm/v3/objects/deals/search"]
+        del portal.answers[SEARCH]
+        try:
+            _, _, answer = usual(request)
+        finally:
+            portal.answers[SEARCH] = search
+        changed: Answer = change(json.loads(request.body), json.loads(answer))
+        return changed
+
+    portal.answers[SEARCH] = search
+
+
+@pytest.mark.parametrize("uncounted", [UNCOUNTED, answer_json(200, {"results": []})], ids=["refused", "no total"])
+def test_a_search_that_cannot_count_finds_what_is_gone_all_the_same(
+    server: Server, portal: Portal, tmp_path: Path, uncounted: Answer
+) -> None:
+    believed = Believed()
+    believed.take(_pull(server, tmp_path, "first"))
+    _with_search(portal, lambda body, answer: answer_json(200, answer) if body["filterGroups"] else uncounted)
+    del portal.deals["2"]
+    directory = _pull(server, tmp_path, "second", believed)
+    assert list(lines(directory, "deals.gone")) == [{"id": "2"}]
+    assert len(list(lines(directory, "deals"))) == 2
+
+
+def test_a_search_without_totals_is_read_to_its_end(server: Server, portal: Portal, tmp_path: Path) -> None:
+    believed = Believed()
+    believed.take(_pull(server, tmp_path, "first"))
+    portal.deals |= {str(n): portal.deal(str(n)) for n in range(4, 8)}
+    _with_search(portal, lambda body, answer: answer_json(200, {"results": answer["results"][:2]}))
+    assert {deal["id"] for deal in lines(_pull(server, tmp_path, "second", believed), "deals")} == {*"1234567"}
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        lambda body, answer: REFUSED,
+        lambda body, answer: UNCOUNTED,
+        lambda body, answer: answer_json(200, {"total": answer["total"], "results": answer["results"][::-1][:2]}),
+    ],
+    ids=["missing", "refused", "unsorted"],
+)
+def test_where_search_is_of_no_use_everything_is_listed(server: Server, portal: Portal, tmp_path: Path, search: Any) -> None:
+    believed = Believed()
+    believed.take(_pull(server, tmp_path, "first"))
+    _with_search(portal, search)
+    del portal.deals["2"]
+    portal.deals["4"] = portal.deal("4")
+    directory = _pull(server, tmp_path, "second", believed)
+    told = manifest(directory, "deals")
+    assert (told["mode"], told["complete"], "were listed" in told["notice"]) == ("full", True, True)
+    assert {deal["id"] for deal in lines(directory, "deals")} == {"1", "3", "4"}
+
+
+def test_a_server_without_past_values(server: Server, portal: Portal, tmp_path: Path) -> None:
+    refused = answer_json(400, {"status": "error", "category": "VALIDATION_ERROR", "message": "Unrecognized field propertiesWithHistory"})
+    usual = portal.answer
+
+    def without_history(request: Any) -> Answer:
+        if "propertiesWithHistory" in request.path or b"propertiesWithHistory" in (request.body or b""):
+            return refused
+        kept = portal.answers.copy()
+        portal.answers.clear()
         answer = usual(request)
-        portal.answers["/crm/v3/objects/deals/search"] = search
+        portal.answers.update(kept)
         return answer
 
-    portal.answers["/crm/v3/objects/deals/search"] = search
+    portal.answers |= {LIST: without_history, READ: without_history}
+    believed = Believed()
+    for run_id in ("first", "second"):
+        directory = _pull(server, tmp_path, run_id, believed if believed.live else None)
+        assert {deal["id"] for deal in lines(directory, "deals")} == {"1", "2", "3"}
+        assert list(lines(directory, "deals.history")) == []
+        believed.take(directory)
+
+
+def test_a_server_without_a_listing_of_archived_deals(server: Server, portal: Portal, tmp_path: Path) -> None:
+    usual = portal.answer
+
+    def live_only(request: Any) -> Answer:
+        if "archived=true" in request.path:
+            return UNCOUNTED
+        del portal.answers[LIST]
+        answer = usual(request)
+        portal.answers[LIST] = live_only
+        return answer
+
+    portal.answers[LIST] = live_only
+    believed = Believed()
+    believed.take(_pull(server, tmp_path, "first"))
+    del portal.deals["2"]
     directory = _pull(server, tmp_path, "second", believed)
-    assert "not looked for" in manifest(directory, "deals.gone")["notice"]
-    assert len(list(lines(directory, "deals"))) == 3
+    assert list(lines(directory, "deals.gone")) == [{"id": "2"}]
+    assert "not listed" in manifest(directory, "deals.archived")["notice"]
+
+
+def test_owners_who_left_may_be_unknown_without_losing_the_others(server: Server, portal: Portal, tmp_path: Path) -> None:
+    def owners(request: Any) -> Answer:
+        archived = parse_qs(urlsplit(request.path).query)["archived"] == ["true"]
+        return UNCOUNTED if archived else answer_json(200, {"results": [{"id": "7", "archived": False}]})
+
+    portal.answers["/crm/v3/owners/"] = owners
+    directory = _pull(server, tmp_path, "first")
+    assert [owner["id"] for owner in lines(directory, "owners")] == ["7"]
+    assert "owners who left are unknown" in manifest(directory, "owners")["notice"]
+    assert not manifest(directory, "owners")["complete"]
+
+
+def test_properties_that_no_deal_has_are_not_said_to_be_there(server: Server, portal: Portal, tmp_path: Path) -> None:
+    names = {field["name"] for field in manifest(_pull(server, tmp_path, "first"), "deals")["fields"]}
+    assert "dealname" in names and "notes_last_updated" not in names
+
+
+def test_a_listing_that_shows_no_associations_is_not_taken_for_none(server: Server, portal: Portal, tmp_path: Path) -> None:
+    def contacts(request: Any) -> Answer:
+        return answer_json(200, {"results": [{"from": {"id": "1"}, "to": [{"toObjectId": 31, "associationTypes": []}]}]})
+
+    portal.answers["/crm/v4/associations/deals/contacts/batch/read"] = contacts
+    links = {line["id"]: line["contacts"] for line in lines(_pull(server, tmp_path, "first"), "deals.associations")}
+    assert links == {"1": ["31"], "2": [], "3": []}
 
 
 def test_inline_associations_that_are_cut_are_read_whole(server: Server, portal: Portal, tmp_path: Path) -> None:
