@@ -143,6 +143,24 @@ def test_associations_move_no_stamp_and_still_arrive(con: Any, tmp_path: Path) -
     assert (found["1"]["contact_count"], found["1"]["account_name"]) == (1, "Südwind AG")
 
 
+def test_stages_without_a_closed_flag_are_closed_by_their_probability(con: Any, tmp_path: Path) -> None:
+    bare = pipeline()
+    for stage in bare["stages"]:
+        del stage["metadata"]["isClosed"]
+    stages = ("closedwon", "closedlost", "contractsent")
+    deals = [deal(n, dealstage=s, hs_is_closed=None, hs_is_closed_won=None) for n, s in enumerate(stages, 1)]
+    load(con, inbound(tmp_path, 1, deals, full=True, pipelines=[bare]), now=NOON)
+    found = [(d["is_closed"], d["is_won"], d["stage"]) for _, d in sorted(deals_of(con).items())]
+    assert found == [(True, True, "closed_won"), (True, False, "closed_lost"), (False, False, "negotiation")]
+
+
+def test_close_dates_in_every_spelling(con: Any, tmp_path: Path) -> None:
+    spellings = ("2026-12-30T23:00:00.000Z", "2026-12-30T23:00:00Z", "2026-12-31", "1798671600000")
+    result = load(con, inbound(tmp_path, 1, [deal(n, closedate=s) for n, s in enumerate(spellings)], full=True), now=NOON)
+    assert {d["close_date"] for d in deals_of(con).values()} == {date(2026, 12, 31)}
+    assert not next(c.notice for c in result if c.object == "deals")
+
+
 def test_a_listing_without_associations_falls_back_on_hubspots_count(con: Any, tmp_path: Path) -> None:
     load(con, inbound(tmp_path, 1, [deal(1, num_associated_contacts="3"), deal(2, num_associated_contacts=None)], full=True), now=NOON)
     assert {key: d["contact_count"] for key, d in deals_of(con).items()} == {"1": 3, "2": None}

@@ -1,3 +1,11 @@
+-- instant_of: a HubSpot datetime, which is ISO 8601 in answers of today and milliseconds since 1970 in older ones.
+create or replace temp macro instant_of(value) as
+    if(regexp_full_match(value, '-?[0-9]{9,14}'), to_timestamp(try_cast(value as bigint) / 1000.0), try_cast(value as timestamptz));
+
+-- day_of: the day that people see. What is stored is an instant, to be read in the portal's time zone, unless it is a day already.
+create or replace temp macro day_of(value) as
+    coalesce(if(length(value) <= 10, try_strptime(value, '%Y-%m-%d')::date, NULL), (instant_of(value) at time zone getvariable('timezone'))::date);
+
 -- fields: the touched deals with the properties that have a column of their own, as text.
 create or replace temp table fields as
 select id, payload, modified_at, is_deleted as gone, deleted_at as gone_at, landed_at,
@@ -18,11 +26,11 @@ select field, failures
 from (
     select count(*) filter (amount <> '' and try_cast(amount as decimal(18, 2)) is null) as amount,
            count(*) filter (amount_in_home_currency <> '' and try_cast(amount_in_home_currency as decimal(18, 2)) is null) as amount_in_home_currency,
-           count(*) filter (closedate <> '' and try_cast(closedate as timestamptz) is null) as closedate,
-           count(*) filter (createdate <> '' and try_cast(createdate as timestamptz) is null) as createdate,
+           count(*) filter (closedate <> '' and instant_of(closedate) is null) as closedate,
+           count(*) filter (createdate <> '' and instant_of(createdate) is null) as createdate,
            count(*) filter (hs_deal_stage_probability <> '' and try_cast(hs_deal_stage_probability as decimal(18, 6)) is null)
                as hs_deal_stage_probability,
-           count(*) filter (notes_last_updated <> '' and try_cast(notes_last_updated as timestamptz) is null) as notes_last_updated,
+           count(*) filter (notes_last_updated <> '' and instant_of(notes_last_updated) is null) as notes_last_updated,
            count(*) filter (num_associated_contacts <> '' and try_cast(num_associated_contacts as integer) is null) as num_associated_contacts
     from fields
 ) unpivot (failures for field in (*))
@@ -38,7 +46,8 @@ stages as (
     select pipeline_id, pipeline, unnest(stages) as stage from pipelines
 )
 select pipeline_id, pipeline, stage ->> '$.id' as crm_stage, try_cast(stage ->> '$.metadata.probability' as decimal(7, 6)) as probability,
-       try_cast(stage ->> '$.metadata.isClosed' as boolean) as is_closed
+       coalesce(try_cast(stage ->> '$.metadata.isClosed' as boolean),
+                try_cast(stage ->> '$.metadata.probability' as decimal(7, 6)) in (0, 1)) as is_closed
 from stages;
 
 create or replace temp table account_survivor as
@@ -64,7 +73,7 @@ association as (
 typed as (
     select f.*, try_cast(hs_is_closed as boolean) as closed, try_cast(hs_is_closed_won as boolean) as won,
            lower(regexp_replace(trim(hs_manual_forecast_category), '[^A-Za-z]+', '_', 'g')) as category,
-           try_cast(notes_last_updated as timestamptz) as last_activity
+           instant_of(notes_last_updated) as last_activity
     from fields f
 )
 select getvariable('source') || ':' || t.id as opportunity_key, t.id as opportunity_id, t.dealname as name,
@@ -87,15 +96,14 @@ select getvariable('source') || ':' || t.id as opportunity_key, t.id as opportun
             when t.category in ('most_likely', 'mostlikely') then 'most_likely'
             else nullif(t.category, '') end as forecast_category,
        -- createdate may be edited by people; hs_createdate is the system's.
-       coalesce(try_cast(t.hs_createdate as timestamptz), try_cast(t.createdate as timestamptz)) as created_at,
-       -- People see a day; what is stored is an instant, to be read in the portal's time zone.
-       (try_cast(t.closedate as timestamptz) at time zone getvariable('timezone'))::date as close_date,
-       try_cast(t.hs_v2_date_entered_current_stage as timestamptz) as crm_stage_entered_at,
+       coalesce(instant_of(t.hs_createdate), instant_of(t.createdate)) as created_at,
+       day_of(t.closedate) as close_date,
+       instant_of(t.hs_v2_date_entered_current_stage) as crm_stage_entered_at,
        t.description, nullif(t.hs_next_step, '') as next_step,
        -- A last activity in the future is one that was planned: until it is past, only the reading of the record is certain.
        if(t.last_activity <= getvariable('now'), t.last_activity, if(t.last_activity is null, NULL, t.landed_at)) as last_activity_told,
        if(t.last_activity > getvariable('now'), t.last_activity, NULL) as told_recheck_at,
-       try_cast(t.notes_next_activity_date as timestamptz) as next_activity_told,
+       instant_of(t.notes_next_activity_date) as next_activity_told,
        coalesce(a.contacts, try_cast(t.num_associated_contacts as integer))::integer as contact_count,
        t.closed_lost_reason as lost_reason_told, t.modified_at as crm_modified_at, t.landed_at, t.payload,
        t.plumbline_status as flag_status, t.plumbline_score as flag_score, t.plumbline_top_issue as flag_top_issue,

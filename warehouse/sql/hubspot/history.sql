@@ -8,9 +8,9 @@ create or replace temp table stage_told as
 select opportunity_id, "at", '' as seq, value as crm_stage from told where property = 'dealstage' and value <> '';
 
 create or replace temp table close_told as
-select opportunity_id, "at", '' as seq, (try_cast(value as timestamptz) at time zone getvariable('timezone'))::date as close_date
+select opportunity_id, "at", '' as seq, day_of(value) as close_date
 from told
-where property = 'closedate' and try_cast(value as timestamptz) is not null;
+where property = 'closedate' and instant_of(value) is not null;
 
 create or replace temp table next_step_told as
 with steps as (

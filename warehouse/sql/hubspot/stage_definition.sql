@@ -11,7 +11,9 @@ stages as (
 plain as (
     select coalesce(label, pipeline_id) as pipeline, pipeline_id, stage ->> '$.id' as crm_stage, stage ->> '$.label' as label,
            try_cast(stage ->> '$.displayOrder' as integer) as position, try_cast(stage ->> '$.metadata.probability' as decimal(7, 6)) as probability,
-           coalesce(try_cast(stage ->> '$.metadata.isClosed' as boolean), false) as is_closed,
+           -- Where the metadata does not say it, the probability does: HubSpot shows 1 as won and 0 as lost.
+           coalesce(try_cast(stage ->> '$.metadata.isClosed' as boolean),
+                    try_cast(stage ->> '$.metadata.probability' as decimal(7, 6)) in (0, 1), false) as is_closed,
            not is_deleted and coalesce(stage ->> '$.archived', 'false') <> 'true' as is_active
     from stages
 )
