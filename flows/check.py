@@ -36,6 +36,7 @@ def check(run: Run) -> CheckResult:
         settings=run.settings.rules,
         progress=run.say,
     )
+    run.detail = document(result)
     if result.errors:
         run.error = f"rules that could not be run: {', '.join(sorted(result.errors))}"
     return result

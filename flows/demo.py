@@ -121,15 +121,15 @@ def demo(
                 say(f"  · {sentence}")
             _night(result, "Night 2: what changed", sim, at(1, 0, 30), say, warn)
             say("\nNobody touches anything, but for the flags that night 2 itself wrote.")
-            last = _night(result, "Night 3: nothing changed", sim, at(1, 23, 30), say, warn)
+            _night(result, "Night 3: nothing changed", sim, at(1, 23, 30), say, warn)
             result.seconds = time.perf_counter() - start
-            _closing(result, last, ui, keep, say)
+            _closing(result, ui, keep, say)
             if keep:
                 _hold(sim, say)
     return result
 
 
-def _night(result: DemoReport, title: str, sim: Simulator, moment: datetime, say: Say, warn: Say) -> Night:
+def _night(result: DemoReport, title: str, sim: Simulator, moment: datetime, say: Say, warn: Say) -> None:
     """One night at `moment`, told in a few lines."""
     from flows.nightly import nightly
     from flows.run import open_run
@@ -151,10 +151,9 @@ def _night(result: DemoReport, title: str, sim: Simulator, moment: datetime, say
     for line in night.lines()[:-2]:  # the paths are said once, at the end
         say(f"  {line}")
     say(f"  ({time.perf_counter() - begun:.1f} s)")
-    return night
 
 
-def _closing(result: DemoReport, last: Night, ui: str | None, keep: bool, say: Say) -> None:
+def _closing(result: DemoReport, ui: str | None, keep: bool, say: Say) -> None:
     say(f"\nDone in {result.seconds:.0f} s. What is left for you to open:")
     say(f"  report      {_short(result.report)}   (one HTML file: open it in a browser)")
     say(f"  published   {_short(result.published)}   (for BI tools, read-only: bi.opportunity, bi.finding, bi.pipeline_snapshot …)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import datetime
 from pathlib import Path
 
@@ -23,7 +22,7 @@ def nightly(config: str = "plumbline.toml", now: datetime | None = None) -> None
     with open_run("nightly", settings, instant(now.isoformat() if now else None), say=log.info, warn=log.warning) as run:
         result = night(run)
     for line in result.lines():
-        log.log(logging.INFO, line)
+        log.info(line)
     result.raise_failures()
 
 

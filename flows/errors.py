@@ -37,7 +37,7 @@ class SourcesFailed(PlumblineError):
 
 
 class WriteFailed(PlumblineError):
-    """The CRM did not take some of the changes of a plan; each is kept with its reason."""
+    """One or more CRMs could not be written to; what they acknowledged before is recorded, the rest of the plan can be sent again."""
 
     exit_code = CRM_FAILED
 

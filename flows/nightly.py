@@ -78,4 +78,6 @@ def nightly(run: Run) -> Night:
         plan = writeback.plan(run, leave_out=list(synced.errors))
         if run.settings.writeback.mode == "apply":
             applied = writeback.apply_planned(run, plan)
-    return Night(synced, unmapped, checked, taken, page, published, plan, applied)
+    night = Night(synced, unmapped, checked, taken, page, published, plan, applied)
+    run.detail = {key: value for key, value in night.document().items() if key != "sources"}  # those are in ops.sync_object
+    return night

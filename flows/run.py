@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ class Run:
     warehouse: Warehouse
     say: Say
     warn: Say
-    detail: dict[str, Any] = field(default_factory=dict)
+    detail: dict[str, Any] = field(default_factory=dict)  # what the command reports, kept with the record of the run
     error: str | None = None  # set by a step that failed without stopping the run: the run then ends as failed
 
     @property
@@ -83,7 +82,3 @@ def open_run(command: str, settings: Settings, now: datetime, *, say: Say | None
             ops.finish_run(warehouse.con, run_id, status=status, error=str(error) or type(error).__name__, detail=run.detail)
             raise
         ops.finish_run(warehouse.con, run_id, status="failed" if run.error else "done", error=run.error, detail=run.detail)
-
-
-def landing_root(settings: Settings) -> Path:
-    return settings.warehouse.landing

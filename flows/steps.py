@@ -95,26 +95,23 @@ def step(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             if not _recording():
                 return function(*args, **kwargs)
-            return _task(name, functools.partial(function, *args, **kwargs), args)()
+            source = next((getattr(arg, "name", None) for arg in args if hasattr(arg, "crm")), None)  # steps of one source carry its name
+            return _task(name, functools.partial(function, *args, **kwargs), f"{name} {source}" if source else name)()
 
-        call.step_name = name  # type: ignore[attr-defined]
-        call.function = function  # type: ignore[attr-defined]
         return call
 
     return decorate
 
 
-def _task(name: str, body: Callable[[], R], args: tuple[Any, ...] = ()) -> Callable[[], R]:
+def _task(name: str, body: Callable[[], R], run_name: str) -> Callable[[], R]:
     """A Prefect task around a call without parameters: nothing for Prefect to hash, traverse or store."""
     from prefect import task
     from prefect.cache_policies import NO_CACHE
 
-    label = next((getattr(arg, "name", None) for arg in args if isinstance(getattr(arg, "crm", None), str)), None)
-
     def run() -> R:
         return body()
 
-    return task(name=name, task_run_name=f"{name} {label}" if label else name, cache_policy=NO_CACHE, persist_result=False)(run)
+    return task(name=name, task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False)(run)
 
 
 def together(calls: list[Callable[[], R]]) -> list[R | BaseException]:

@@ -136,6 +136,7 @@ def _send(run: Run, found: Plan) -> Applied:
                 raise outcome
             applied.errors[source.name] = run.error = str(outcome)
     applied.reasons = writeback.failures(run.con, found.plan_hash)
+    run.detail = applied.document()
     return applied
 
 

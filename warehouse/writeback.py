@@ -281,7 +281,7 @@ def _fields(
             there = {row[0] for row in seen.fetchall()}
         missing = [name for name in FIELDS[crm].values() if name not in there]
         if len(missing) == len(FIELDS[crm]):
-            notes.append(f"{source} has none of Plumbline's fields: `plumbline writeback provision` makes them")
+            notes.append(f"{source} has none of Plumbline's fields: docs/configuration.md lists what an admin has to make")
         elif missing:
             notes.append(f"{source} has no {', '.join(missing)}")
         fields |= {f"{source}:{field}" for field, name in FIELDS[crm].items() if name in there}

@@ -96,3 +96,11 @@ def test_the_sql_of_the_documentation_runs_on_the_published_file(file, sql):
     with duckdb.connect(str(file.parent / "published/plumbline.duckdb"), read_only=True) as con:
         for statement in con.extract_statements(sql):
             assert con.execute(statement).description
+
+
+def test_the_record_of_a_run_keeps_what_it_reported(file):
+    with duckdb.connect(str(file.parent / "plumbline.duckdb"), read_only=True) as con:
+        found = con.execute("select detail from ops.sync_run where command = 'nightly' and source is null").fetchone()
+    told = json.loads(found[0])
+    assert told["findings"]["opened"] > 0
+    assert told["snapshot"]["deals"] > 0

@@ -201,7 +201,7 @@ def test_fields_that_the_crm_lacks_are_left_out_and_named(con: Any, tmp_path: Pa
     made = plan(con)
     assert planned(con, 1, made.plan_hash) == {"status": "at_risk", "score": "70"}
     assert made.note == (
-        "inbound has none of Plumbline's fields: `plumbline writeback provision` makes them; "
+        "inbound has none of Plumbline's fields: docs/configuration.md lists what an admin has to make; "
         "sales has no Plumbline_Top_Issue__c, Plumbline_Issues__c, Plumbline_Flagged_Since__c"
     )
     assert plan(con, leave_out=["sales"]).records == 0

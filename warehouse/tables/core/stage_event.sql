@@ -2,7 +2,7 @@
 -- NULL in from_stage marks the first.
 create table if not exists core.stage_event (
     opportunity_key     varchar not null,       -- see core.opportunity
-    "at"                timestamptz not null,   -- instant of the move
+    "at"                timestamptz not null,   -- instant of the move; a word of SQL, so write it "at"
     from_stage          varchar,                -- canonical; NULL for the first
     to_stage            varchar not null,       -- canonical
     from_crm_stage      varchar,                -- the CRM's value

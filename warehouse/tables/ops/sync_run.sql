@@ -8,5 +8,5 @@ create table if not exists ops.sync_run (
     ended_at            timestamptz,            -- wall clock
     status              varchar not null,       -- running, done, failed, interrupted
     error               varchar,                -- one plain line
-    detail              json                    -- what the command reported
+    detail              json                    -- what the command reported, where it reports more than its tables say
 );
