@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from flows.errors import exit_code
+from flows.errors import exit_code, plain
 
 if TYPE_CHECKING:
     from flows.run import Run
@@ -337,7 +337,7 @@ def main() -> None:
         if as_json and not Face.shown:
             import orjson
 
-            typer.echo(orjson.dumps({"status": "failed", "error": str(error), "exit_code": code or 1}).decode())
+            typer.echo(orjson.dumps({"status": "failed", "error": plain(error), "exit_code": code or 1}).decode())
         if code is None:
             typer.secho(
                 f"This is a defect of Plumbline: {type(error).__name__}. Please report it with the lines above.",
@@ -345,7 +345,7 @@ def main() -> None:
                 fg="red",
             )
             raise SystemExit(70) from None
-        typer.secho(str(error), err=True, fg="red")
+        typer.secho(plain(error), err=True, fg="red")
         raise SystemExit(code) from None
 
 

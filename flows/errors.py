@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 DONE, GATE_FAILED, USAGE, CRM_FAILED, WAREHOUSE_FAILED = 0, 1, 2, 3, 4
 
 
@@ -49,6 +51,8 @@ def exit_code(error: BaseException) -> int | None:
     """
     if isinstance(error, PlumblineError):
         return error.exit_code
+    if _is_of_a_path(error):
+        return USAGE
     roots = {base.__name__ for base in type(error).__mro__}
     if "CrmError" in roots:
         return CRM_FAILED
@@ -59,3 +63,15 @@ def exit_code(error: BaseException) -> int | None:
     if "ExpectationsError" in roots:  # judgement and findings disagree: nothing was written
         return WAREHOUSE_FAILED
     return None
+
+
+def plain(error: BaseException) -> str:
+    """`error` as lines for a person."""
+    if isinstance(error, OSError) and _is_of_a_path(error):
+        return f"{error.filename}: {error.strerror}.\nCheck that place: the paths of the configuration and of options, their rights, and the disk."
+    return str(error)
+
+
+def _is_of_a_path(error: BaseException) -> bool:
+    """A file or directory that cannot be used: no defect of ours, whoever met it first."""
+    return isinstance(error, OSError) and isinstance(error.filename, str | bytes | os.PathLike)

@@ -82,3 +82,14 @@ def test_the_demo_never_empties_a_directory_that_is_not_its_own(tmp_path):
     assert done.returncode == 2
     assert "no demo made it" in done.stderr
     assert (tmp_path / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("words", [["report", "--out", "diary/report"], ["publish"]], ids=["report", "publish"])
+def test_a_place_that_cannot_be_written_is_named_and_is_no_defect(tmp_path, words):
+    (tmp_path / "diary").write_text("a file, not a directory", encoding="utf-8")
+    (tmp_path / "plumbline.toml").write_text('[warehouse]\npublished = "diary/published.duckdb"\n', encoding="utf-8")
+    done = plumbline(*words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "diary" in done.stderr
+    assert "Not a directory" in done.stderr
+    assert "Traceback" not in done.stderr
