@@ -19,6 +19,7 @@ import duckdb
 from warehouse import raw, stages
 from warehouse.apply import apply_rows
 from warehouse.business import Business
+from warehouse.writeback import FIELDS
 
 HERE = Path(__file__).parent / "sql"
 # Raise it when the SQL derives other values from the same records: every source is then derived anew.
@@ -232,7 +233,8 @@ def _patches(con: duckdb.DuckDBPyConnection, settings: Settings) -> tuple[str, s
     rows = con.execute(
         "select name, is_calculated from core.field where source = $1 and object = $2", [settings.source, DEALS[settings.crm]]
     ).fetchall()
-    own = dict.fromkeys([*OWN_COLUMN[settings.crm], *(name for name, _ in rows if OURS.fullmatch(name))])
+    ours = [*FIELDS[settings.crm].values(), *(name for name, _ in rows if OURS.fullmatch(name))]  # payloads may hold what is hidden by now
+    own = dict.fromkeys([*OWN_COLUMN[settings.crm], *ours])
     volatile = VOLATILE[settings.crm]
     # A parent's field (Account.Name) changes without the deal having changed.
     moving = dict.fromkeys(name for name, calculated in rows if calculated or "." in name or volatile.fullmatch(name))

@@ -203,7 +203,9 @@ def _note_source(run: _Loading) -> None:
 
 
 def _note_fields(run: _Loading) -> None:
-    """core.field: the fields of each object that says what fields it has, and those that came without having been announced."""
+    """core.field: the fields of each object that says what fields it has, and those that came without having been announced.
+
+    What an object no longer announces, it no longer has, or hides: rules must not take it for empty, nor a plan write to it."""
     rows: list[tuple[Any, ...]] = []
     for obj in run.pull.objects:
         declared = {f["name"]: f for f in obj.fields}
@@ -226,6 +228,13 @@ def _note_fields(run: _Loading) -> None:
         {"source": run.pull.source, "rows": text, "now": run.now},
     )
     run.con.execute("delete from core.field o using told_field n where o.source = n.source and o.object = n.object and o.name = n.name")
+    run.con.execute(
+        """
+        delete from core.field
+        where source = $1 and type is not null and object in (select object from told_field where type is not null)
+        """,
+        [run.pull.source],
+    )
     run.con.execute("insert into core.field by name from told_field")
 
 

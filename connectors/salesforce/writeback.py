@@ -115,7 +115,7 @@ def _refused(client: Client, batch: list[Change], out: Results, refused: Refused
             source=client.settings.name,
             obj=OBJECT,
             code=refused.code,
-            fix='Give the user "Edit" on Opportunity and on the Plumbline fields (plumbline writeback provision prints them).',
+            fix='Give the user "Edit" on Opportunity and on the Plumbline fields.',
         )
     same_fields = len({frozenset(c["fields"]) for c in batch}) == 1
     if len(batch) > 1 and splits[0] >= 2 and not (refused.code == "INVALID_FIELD" and same_fields):

@@ -445,6 +445,18 @@ def test_a_new_field_comes_along_by_itself(con: Any, tmp_path: Path) -> None:
     assert field == {"first_seen_at": NOON + DAY, "is_custom": True}
 
 
+def test_a_field_that_becomes_hidden_is_not_counted_on_any_more(con: Any, tmp_path: Path) -> None:
+    load(con, sales(tmp_path, 1, [opportunity(1, Plumbline_Issues__c="x"), opportunity(2, Plumbline_Issues__c=None)], full=True), now=NOON)
+    custom = deals_of(con)[opp_id(1)]["custom"]
+    hidden = [{k: v for k, v in opportunity(2).items() if k != "NextStep"}]
+    load(con, sales(tmp_path, 2, hidden), now=NOON + DAY)
+    told = {row["name"] for row in rows(con, "select name from core.field where object = 'Opportunity'")}
+    assert "StageName" in told and not told & {"NextStep", "Plumbline_Issues__c"}
+    assert deals_of(con)[opp_id(1)]["custom"] == custom
+    load(con, sales(tmp_path, 3, [opportunity(2)]), now=NOON + 2 * DAY)
+    assert one(con, "select first_seen_at from core.field where name = 'NextStep'") == {"first_seen_at": NOON + 2 * DAY}
+
+
 def test_changed_settings_restate_what_is_there(con: Any, tmp_path: Path) -> None:
     load(con, sales(tmp_path, 1, [opportunity(1, Loss_Reason__c="Price")], full=True), now=NOON)
     assert deals_of(con)[opp_id(1)]["lost_reason"] is None

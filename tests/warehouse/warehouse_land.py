@@ -126,7 +126,7 @@ class SalesforcePull:
         full = self.full or name in WHOLE
         manifest = Manifest(self.source, "salesforce", name, "Id", "full" if full else "incremental", complete=full, watermark=watermark)
         directory = self.landing.object_directory(name)
-        first = records[0] if records else {"Id": ""}
+        first = records[0] if records else opportunity(0) if name == "Opportunity" else {"Id": ""}  # described also when nothing changed
         names = [key for key, value in first.items() if key != "attributes" and not isinstance(value, dict)]
         manifest.fields = [Field(n, TYPES.get(n, "string"), custom=n.endswith("__c"), calculated=n in FORMULAS) for n in names]
         for i in range(0, len(records), per_file):
