@@ -63,9 +63,9 @@ def plan(
 ) -> Plan:
     """Work out and store what to write: per deal, the fields whose value in the CRM differs from what it should be.
 
-    max_share: a plan that changes more of the open deals is held. appear_after: checks in a row before a flag that is not critical
-    shows. leave_out: sources to write nothing to tonight. writable: the CRM's field names that may be written, per source; where
-    not given, those that the last sync saw. Plans made before and not applied are superseded.
+    max_share: a plan that changes more of the deals that are open, or closed and to be cleared, is held. appear_after: checks in a
+    row before a flag that is not critical shows. leave_out: sources to write nothing to tonight. writable: the CRM's field names that
+    may be written, per source; where not given, those that the last sync saw. Plans made before and not applied are superseded.
     """
     with transaction(con):
         fields, notes = _fields(con, leave_out, writable)
@@ -77,11 +77,15 @@ def plan(
             con.execute(f"set variable {name} = $1{'::varchar[]' if isinstance(value, list) else ''}", [value])
         _run(con, "writeback.sql")
         records, changes = _pair(con, "select count(distinct opportunity_key), count(*) from planned_change")
-        open_deals = _pair(con, "select count(*), 0 from core.opportunity where not is_closed and not is_deleted")[0]
+        open_deals, flaggable = _pair(con, """
+            select count(*) filter (not is_closed), count(*) filter (not is_closed or opportunity_key in (select opportunity_key from planned_change))
+            from core.opportunity where not is_deleted
+        """)
         status = "planned"
-        if records > max_share * open_deals:
+        if records > max_share * flaggable:
             status = "held"
-            notes.insert(0, f"{records:,} of {open_deals:,} open deals would change, more than max_share = {max_share:g} allows")
+            deals = "open deals" if flaggable == open_deals else "open and just closed deals"
+            notes.insert(0, f"{records:,} of {flaggable:,} {deals} would change, more than max_share = {max_share:g} allows")
         plan_hash = _hash(con, run_id)
         con.execute("update ops.writeback_plan set status = 'superseded' where status in ('planned', 'held')")
         con.execute("delete from ops.writeback_change where plan_hash = $1", [plan_hash])
@@ -277,7 +281,10 @@ def _fields(
         if writable is not None and source in writable:
             there = set(writable[source])
         else:
-            seen = con.execute("select name from core.field where source = $1 and object = $2", [source, DEALS[crm]])
+            seen = con.execute(
+                "select name from core.field where source = $1 and object = $2 qualify last_seen_at = max(last_seen_at) over ()",
+                [source, DEALS[crm]],
+            )
             there = {row[0] for row in seen.fetchall()}
         missing = [name for name in FIELDS[crm].values() if name not in there]
         if len(missing) == len(FIELDS[crm]):

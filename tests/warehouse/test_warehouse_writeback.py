@@ -101,6 +101,24 @@ def test_a_plan_that_is_too_large_is_held(judged: Any) -> None:
     assert made.note == "10 of 10 open deals would change, more than max_share = 0.2 allows"
 
 
+def test_a_share_of_one_holds_nothing_though_closed_deals_are_cleared_too(judged: Any, tmp_path: Path) -> None:
+    flagged = {"Plumbline_Status__c": "at_risk", "Plumbline_Score__c": 40}
+    won = {"StageName": "Closed Won", "IsClosed": True, "IsWon": True}
+    load(judged, sales(tmp_path, 2, [sf(n, NOON + HOUR, **flagged, **won) for n in (11, 12)]), now=NOON + DAY)
+    made = plan(judged)
+    assert (made.status, made.records, made.open_deals) == ("planned", 12, 10)
+    made = plan(judged, max_share=0.5)
+    assert made.note == "12 of 12 open and just closed deals would change, more than max_share = 0.5 allows"
+
+
+def test_a_field_that_an_admin_removed_is_left_out(judged: Any, tmp_path: Path) -> None:
+    kept = {name: value for name, value in sf(2, NOON + HOUR).items() if name != "Plumbline_Issues__c"}
+    load(judged, sales(tmp_path, 2, [kept]), now=NOON + DAY)
+    made = plan(judged)
+    assert made.note == "sales has no Plumbline_Issues__c"
+    assert planned(judged, 1, made.plan_hash).keys() == {"status", "score", "top_issue", "flagged_since"}
+
+
 def test_the_same_differences_make_the_same_plan_and_supersede_others(judged: Any) -> None:
     first = plan(judged, "r1")
     assert plan(judged, "r2").plan_hash == first.plan_hash
