@@ -36,6 +36,7 @@ STAGES = (
     "closed_lost",
     "on_hold",
 )  # docs/stages.md
+CRM_NAMES = {"salesforce": "Salesforce", "hubspot": "HubSpot"}  # as their makers write them
 CRMS: dict[str, type[SalesforceSettings] | type[HubSpotSettings]] = {"salesforce": SalesforceSettings, "hubspot": HubSpotSettings}
 
 

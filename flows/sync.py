@@ -103,10 +103,11 @@ def pull(run: Run, source: SourceSettings, *, full: bool, known: Path) -> Pull:
     """Fetch what changed since the committed watermarks into landed files."""
     from importlib import import_module
 
+    from flows.settings import CRM_NAMES
     from warehouse import ops
 
     since = {} if full else ops.watermarks(run.con.cursor(), source.name)
-    run.say(f"{source.name}: pulling {'everything' if not since else 'what changed'} from {source.crm.capitalize()} …")
+    run.say(f"{source.name}: pulling {'everything' if not since else 'what changed'} from {CRM_NAMES[source.crm]} …")
     connector = import_module(f"connectors.{source.crm}")
     pulled: Pull = connector.pull(
         source, run_id=run.run_id, landing=run.settings.warehouse.landing, since=since, full=full, known=known, progress=run.say

@@ -160,9 +160,11 @@ def write(run: Run, source: SourceSettings, changes: Path, results: Path) -> Non
     """Send one source's changes; the CRM's answers go to `results` as they arrive. Nothing to send costs no call."""
     from importlib import import_module
 
+    from flows.settings import CRM_NAMES
+
     if not changes.stat().st_size:
         return
-    run.say(f"{source.name}: writing flags to {source.crm.capitalize()} …")
+    run.say(f"{source.name}: writing flags to {CRM_NAMES[source.crm]} …")
     import_module(f"connectors.{source.crm}").write(source, changes=changes, results=results, progress=run.say)
 
 

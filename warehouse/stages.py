@@ -25,6 +25,7 @@ RANKS: dict[str, int | None] = {
     "prequalified": 0, "qualified": 1, "discovery": 2, "proposal": 3, "negotiation": 4, "closed_won": 5, "closed_lost": 5,
     "on_hold": None, "unmapped": None,
 }  # fmt: skip
+CRM_NAMES = {"salesforce": "Salesforce", "hubspot": "HubSpot"}
 CLOSED = ("closed_won", "closed_lost")
 SURE = 0.7  # below it a suggestion waits for somebody to confirm it
 
@@ -312,7 +313,7 @@ def _suggestion(crm: str, row: StageRow, index: int, rows: list[StageRow]) -> Su
     names = _names()
     # An id is no evidence: portals rename the default stages and keep their ids.
     if default := names["defaults"][crm].get(label):
-        return Suggestion(default, 1.0, f"a default stage of {crm.capitalize()}")
+        return Suggestion(default, 1.0, f"a default stage of {CRM_NAMES[crm]}")
     by_position = _by_position(row, index, rows)
     text = f" {normalise(label)} "
     for stage, phrases in names["first"].items():

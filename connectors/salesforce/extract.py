@@ -42,7 +42,12 @@ def pull(
     """See connectors.salesforce.pull. client: one of the caller's making, with retries of its own (tests, diagnosis)."""
     client = client or Client(settings)
     target = Landing(landing, settings.name, run_id)
-    run = _Run(settings, client, target, {} if full else since, progress or (lambda _: None))
+
+    def say(line: str) -> None:
+        if progress:
+            progress(f"{settings.name}: {line}")  # sources are pulled at once: each line says whose it is
+
+    run = _Run(settings, client, target, {} if full else since, say)
     try:
         client.connect()
         manifests = run.land_all()
@@ -111,7 +116,7 @@ class _Run:
     def _finish(self, manifest: Manifest, before: int) -> Manifest:
         manifest.calls = self.client.budget.calls[manifest.object] - before
         self.landing.finish_object(manifest)
-        self.say(f"{manifest.object}: {manifest.rows} records" + (f" ({manifest.notice})" if manifest.notice else ""))
+        self.say(f"{manifest.object}: {manifest.rows:,} records" + (f" ({manifest.notice})" if manifest.notice else ""))
         return manifest
 
     def _refused(self, spec: SObject, manifest: Manifest, landed: Landed, refused: Refused, before: int) -> Manifest:

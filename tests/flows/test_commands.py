@@ -84,6 +84,12 @@ def test_json_is_one_document(file, words):
     assert isinstance(json.loads(plumbline(file, "--json", *words)), dict)
 
 
+def test_every_line_of_progress_says_which_source_it_is_about(file):
+    lines = plumbline(file, "sync", "--full").splitlines()
+    assert {line.split(":")[0] for line in lines} == {"sales", "inbound"}
+    assert "inbound: pulling everything from HubSpot …" in lines
+
+
 def test_quiet_says_results_only_and_verbose_tells_every_object(file):
     later = NIGHT_1 + timedelta(minutes=5)
     quiet = plumbline(file, "-q", "sync", now=later).splitlines()
