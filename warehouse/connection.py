@@ -137,6 +137,8 @@ def _connect(path: Path, *, read_only: bool, memory_limit: str, threads: int | N
         config["threads"] = threads
     con = duckdb.connect(str(path), read_only=read_only, config=config)
     con.execute("set timezone = 'UTC'")
+    # DuckDB draws on stdout where it takes Python for interactive (python -c, notebooks); stdout belongs to what a command answers.
+    con.execute("set enable_progress_bar = false")
     return con
 
 

@@ -118,8 +118,7 @@ def prepare(con: duckdb.DuckDBPyConnection, crm: str) -> None:
 
 
 def _ensure_tables(con: duckdb.DuckDBPyConnection, crm: str) -> None:
-    for table in TABLES[crm]:
-        raw.ensure_table(con, f"{crm}_{table}")
+    raw.ensure_tables(con, (f"{crm}_{table}" for table in TABLES[crm]))
 
 
 def touch(con: duckdb.DuckDBPyConnection, table: str, *, delivered: bool) -> None:

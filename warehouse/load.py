@@ -77,6 +77,7 @@ def load(
     with transaction(con):
         _note_source(run)
         derive.prepare(con, run.pull.crm)
+        raw.ensure_tables(con, (obj.shape.table for obj in run.pull.objects))
         for obj in _in_order(run.pull.objects):
             _land(run, obj)
             done(f"raw {obj.name}")
@@ -155,7 +156,6 @@ def _without_archived(run: _Loading) -> None:
 
 def _complete_associations(run: _Loading, table: str) -> None:
     """Where contacts or companies could not be read this time, those known before stay."""
-    raw.ensure_table(run.con, table)
     run.con.execute(
         f"""
         update landed l set payload = json_merge_patch(r.payload, l.payload)

@@ -6,6 +6,7 @@ on DuckLake).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -40,18 +41,16 @@ class Counts:
     deleted: int = 0
 
 
-def ensure_table(con: duckdb.DuckDBPyConnection, table: str) -> None:
-    """Create raw.`table` where it is not there. Its name comes from an object's, in small letters and underscores."""
+def ensure_tables(con: duckdb.DuckDBPyConnection, tables: Iterable[str]) -> None:
+    """Create the tables of schema raw that are not there. Names come from objects', in small letters and underscores."""
+    found = con.execute("select table_name from duckdb_tables() where database_name = current_database() and schema_name = 'raw'")
+    there = {row[0] for row in found.fetchall()}
     columns = ", ".join(f"{name} {kind}" for name, (kind, _) in COLUMNS.items())
-    there = con.execute(
-        "select count(*) from duckdb_tables() where database_name = current_database() and schema_name = 'raw' and table_name = ?", [table]
-    ).fetchone()
-    if there and there[0]:
-        return
-    con.execute(f"create table raw.{table} ({columns})")
-    con.execute(f"comment on table raw.{table} is 'Records as delivered: {table.replace('_', ' ')}'")
-    for name, (_, comment) in COLUMNS.items():
-        con.execute(f"comment on column raw.{table}.{name} is '{comment.replace(chr(39), chr(39) * 2)}'")
+    for table in sorted(set(tables) - there):
+        con.execute(f"create table raw.{table} ({columns})")
+        con.execute(f"comment on table raw.{table} is 'Records as delivered: {table.replace('_', ' ')}'")
+        for name, (_, comment) in COLUMNS.items():
+            con.execute(f"comment on column raw.{table}.{name} is '{comment.replace(chr(39), chr(39) * 2)}'")
 
 
 def merge(con: duckdb.DuckDBPyConnection, obj: LandedObject, table: str, *, source: str, run_id: str, now: datetime, whole: bool) -> Counts:
@@ -60,7 +59,6 @@ def merge(con: duckdb.DuckDBPyConnection, obj: LandedObject, table: str, *, sour
     whole: `landed` is everything that the CRM has, so that what is absent is gone. A record older than the one here is left
     alone, unless the whole was read: searches of HubSpot are behind its writes at times.
     """
-    ensure_table(con, table)
     con.execute("set variable raw_source = $1", [source])
     if _is_empty(con, table):
         return _fill(con, table, run_id=run_id, now=now)
@@ -148,7 +146,6 @@ def mark_deleted(con: duckdb.DuckDBPyConnection, table: str, *, source: str, run
 
     A record that was changed after the instant has been restored since, and stays.
     """
-    ensure_table(con, table)
     con.execute("set variable raw_source = $1", [source])
     con.execute(f"""
         create or replace temp table delta as

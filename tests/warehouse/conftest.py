@@ -23,5 +23,5 @@ def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def con(empty_warehouse: Path, tmp_path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     path = tmp_path / "plumbline.duckdb"
     shutil.copyfile(empty_warehouse, path)
-    with open_warehouse(path) as warehouse:
+    with open_warehouse(path, threads=1) as warehouse:
         yield warehouse.con
