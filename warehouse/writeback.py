@@ -281,10 +281,7 @@ def _fields(
         if writable is not None and source in writable:
             there = set(writable[source])
         else:
-            seen = con.execute(
-                "select name from core.field where source = $1 and object = $2 qualify last_seen_at = max(last_seen_at) over ()",
-                [source, DEALS[crm]],
-            )
+            seen = con.execute("select name from core.field where source = $1 and object = $2", [source, DEALS[crm]])
             there = {row[0] for row in seen.fetchall()}
         missing = [name for name in FIELDS[crm].values() if name not in there]
         if len(missing) == len(FIELDS[crm]):

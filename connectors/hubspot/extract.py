@@ -92,7 +92,6 @@ class _Pulling:
         self.say = progress or (lambda words: None)
         self.done: list[str] = []
         self.org: dict[str, Any] = {}
-        self.listed: set[str] = set()
 
     def run(self, run_id: str) -> Pull:
         self.account()
@@ -161,22 +160,20 @@ class _Pulling:
             self._whole("pipelines", out)
 
     def deal_properties(self) -> list[Field]:
-        """The portal's deal properties, and the standard ones that HubSpot may answer though it does not list them."""
+        """The portal's deal properties."""
         definitions: list[Record] = []
         with self._files("properties") as out:
             notice = self._unless_refused(lambda: definitions.extend(self._results(self.client.paths.properties("deals"))))
             for definition in definitions:
                 out.write(definition)
             self._whole("properties", out, key="name", notice=notice)
-        fields = [
+        return [
             Field(
                 d["name"], str(d.get("type") or "string"), d.get("label"), custom=not d.get("hubspotDefined"),
                 calculated=bool(d.get("calculated")),
             )
             for d in definitions
         ]
-        self.listed = {field.name for field in fields}
-        return fields + [Field(name, "string") for name in DEALS.properties if name not in self.listed]
 
     def companies(self) -> None:
         since = None if self.full else self.since.get("companies")
@@ -212,8 +209,8 @@ class _Pulling:
         """deals, deals.archived, deals.gone, deals.history, deals.associations: one story, because each explains the others."""
         client, known = self.client, self.known or Known()
         before = since = None if self.full else self.since.get("deals")
-        names = [field.name for field in fields]
-        unseen = {name for name in DEALS.properties if name not in self.listed}
+        # HubSpot answers standard properties that it does not list; whether a portal has them, the deals themselves show.
+        names = list(dict.fromkeys([*(field.name for field in fields), *DEALS.properties]))
         newest = _Newest()
         with ExitStack() as stack:
             objects = ("deals", "deals.archived", "deals.gone", "deals.history", "deals.associations")
@@ -253,8 +250,6 @@ class _Pulling:
                 if key in landed:
                     continue
                 landed.add(key)
-                if unseen:
-                    unseen -= (record.get("properties") or {}).keys()
                 if since is None:
                     newest.see(record, DEALS.cursor)
                     inline = inline or "associations" in record
@@ -304,7 +299,7 @@ class _Pulling:
             mode: Literal["full", "incremental"] = "full" if since is None else "incremental"
             deals = Manifest(
                 client.source, "hubspot", "deals", "id", mode, complete=since is None, cursor=DEALS.cursor, since=since,
-                watermark=_watermark(before, started, newest.at), fields=[f for f in fields if f.name not in unseen], notice=notice,
+                watermark=_watermark(before, started, newest.at), fields=fields, notice=notice,
             )
             self._finish(deals, live, keep=True)
             self._whole("deals.archived", archive, partly=unlisted)

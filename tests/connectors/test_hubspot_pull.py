@@ -200,7 +200,7 @@ def test_first_sync_lands_the_whole_portal(night: Night) -> None:
     assert night.believed.watermarks["deals"] == night.clock.now()
     fields = {field["name"]: field for field in deals["fields"]}
     assert fields["plumbline_status"]["custom"] and not fields["amount"]["custom"]
-    assert fields["weighted_amount"]["calculated"] and "hs_v2_date_entered_current_stage" in fields
+    assert fields["weighted_amount"]["calculated"] and "hs_v2_date_entered_current_stage" in first["properties"]  # not listed, yet there
     assert set(first["properties"]) >= {"weighted_amount", "hs_v2_date_entered_current_stage", "plumbline_score"}
 
 

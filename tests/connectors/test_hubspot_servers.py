@@ -83,7 +83,7 @@ def test_what_a_server_lacks_is_noticed_and_not_missed(server: Server, portal: P
     for obj in ("account", "owners", "properties", "companies"):
         assert manifest(directory, obj)["notice"] and not manifest(directory, obj)["files"]
         assert not manifest(directory, obj)["complete"]
-    assert "dealname" in {field["name"] for field in manifest(directory, "deals")["fields"]}
+    assert "dealname" in next(lines(directory, "deals"))["properties"]
 
     portal.deals["4"] = portal.deal("4")
     directory = _pull(server, tmp_path, "second", believed)
@@ -223,9 +223,21 @@ def test_owners_who_left_may_be_unknown_without_losing_the_others(server: Server
     assert not manifest(directory, "owners")["complete"]
 
 
-def test_properties_that_no_deal_has_are_not_said_to_be_there(server: Server, portal: Portal, tmp_path: Path) -> None:
-    names = {field["name"] for field in manifest(_pull(server, tmp_path, "first"), "deals")["fields"]}
-    assert "dealname" in names and "notes_last_updated" not in names
+def test_only_listed_properties_are_announced_but_all_standard_ones_are_asked_for(server: Server, portal: Portal, tmp_path: Path) -> None:
+    portal.answers["/crm/v3/properties/deals"] = answer_json(200, {"results": [{"name": "dealname", "type": "string", "label": "Name"}]})
+    asked: list[str] = []
+    usual = portal.answer
+
+    def listing(request: Any) -> Answer:
+        asked.extend(parse_qs(urlsplit(request.path).query)["properties"])
+        del portal.answers[LIST]
+        answer = usual(request)
+        portal.answers[LIST] = listing
+        return answer
+
+    portal.answers[LIST] = listing
+    assert [field["name"] for field in manifest(_pull(server, tmp_path, "first"), "deals")["fields"]] == ["dealname"]
+    assert {"dealname", "notes_last_updated", "hs_next_step"} <= set(asked)
 
 
 def test_a_listing_that_shows_no_associations_is_not_taken_for_none(server: Server, portal: Portal, tmp_path: Path) -> None:
