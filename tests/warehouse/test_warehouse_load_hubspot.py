@@ -270,3 +270,8 @@ def test_the_business_follows_the_configuration_then_the_first_source(con: Any, 
     night = datetime(2026, 11, 21, 5, tzinfo=UTC)
     assert told.date_of(night) == date(2026, 11, 20)
     assert told.start_of(date(2026, 11, 20)) == datetime(2026, 11, 20, 7, tzinfo=UTC)
+
+
+def test_a_stamp_from_the_future_does_not_hide_what_comes_before_it(con: Any, tmp_path: Path) -> None:
+    load(con, inbound(tmp_path, 1, [deal(1)], full=True), now=NOON - DAY)  # its watermark is NOON
+    assert one(con, "select watermark from ops.watermark where object = 'deals'") == {"watermark": NOON - DAY}
