@@ -35,9 +35,4 @@ def apply_rows(con: duckdb.DuckDBPyConnection, table: str, new: str, *, key: str
 
 def columns_of(con: duckdb.DuckDBPyConnection, table: str) -> list[str]:
     """Columns of schema.table, in order."""
-    rows = con.execute(
-        "select column_name from duckdb_columns() "
-        "where database_name = current_database() and schema_name || '.' || table_name = $1 order by column_index",
-        [table],
-    )
-    return [row[0] for row in rows.fetchall()]
+    return [column[0] for column in con.execute(f"from {table} limit 0").description]

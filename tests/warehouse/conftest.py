@@ -9,13 +9,16 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from warehouse import derive
 from warehouse.connection import open_warehouse
 
 
 @pytest.fixture(scope="session")
 def empty_warehouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("warehouse") / "empty.duckdb"
-    open_warehouse(path).close()
+    with open_warehouse(path) as warehouse:
+        for crm in derive.TABLES:  # as after a first load: making tables takes longer than most tests
+            derive.prepare(warehouse.con, crm)
     return path
 
 

@@ -340,26 +340,27 @@ def test_stage_history_tells_what_happened_and_when(con: Any, tmp_path: Path) ->
     assert found[opp_id(3)]["close_date_pushes"] is None
 
 
-@pytest.mark.parametrize(
-    ("changes", "pushes"),
-    [
-        ([], 0),
-        ([(1, "2026-12-20")], 1),  # ten days later
-        ([(1, "2026-12-16")], 0),  # six days, the same month
-        ([(1, "2026-12-30"), (5, "2027-01-02")], 2),  # three days, but another month
-        ([(1, "2026-11-25")], 0),  # pulled in
-        ([(1, "2026-12-30"), (1.1, "2026-12-10")], 0),  # there and back within a day
-        ([(1, "2026-12-13"), (1.1, "2026-12-18")], 1),  # small steps of one day add up
-        ([(1, "2026-12-13"), (2, "2026-12-16"), (3, "2026-12-19")], 0),  # small steps of several days do not
-    ],
-)
-def test_what_counts_as_a_push(con: Any, tmp_path: Path, changes: list[tuple[float, str]], pushes: int) -> None:
-    start = NOON - 20 * DAY - 6 * HOUR
-    told = [history(1, 1, start, "Qualification", "2026-12-10")]
-    told += [history(1, n, start + days * DAY, "Qualification", to) for n, (days, to) in enumerate(changes, 2)]
-    deal = opportunity(1, CloseDate=told[-1]["CloseDate"])
-    load(con, sales(tmp_path, 1, [deal], full=True, OpportunityHistory=told), now=NOON)
-    assert deals_of(con)[opp_id(1)]["close_date_pushes"] == pushes
+PUSHES: list[tuple[list[tuple[float, str]], int]] = [
+    ([], 0),
+    ([(1, "2026-12-20")], 1),  # ten days later
+    ([(1, "2026-12-16")], 0),  # six days, the same month
+    ([(1, "2026-12-30"), (5, "2027-01-02")], 2),  # three days, but another month
+    ([(1, "2026-11-25")], 0),  # pulled in
+    ([(1, "2026-12-30"), (1.1, "2026-12-10")], 0),  # there and back within a day
+    ([(1, "2026-12-13"), (1.1, "2026-12-18")], 1),  # small steps of one day add up
+    ([(1, "2026-12-13"), (2, "2026-12-16"), (3, "2026-12-19")], 0),  # small steps of several days do not
+]
+
+
+def test_what_counts_as_a_push(con: Any, tmp_path: Path) -> None:
+    start, deals, told = NOON - 20 * DAY - 6 * HOUR, [], []
+    for number, (changes, _) in enumerate(PUSHES, 1):
+        told.append(history(number, 1, start, "Qualification", "2026-12-10"))
+        told += [history(number, n, start + days * DAY, "Qualification", to) for n, (days, to) in enumerate(changes, 2)]
+        deals.append(opportunity(number, CloseDate=told[-1]["CloseDate"]))
+    load(con, sales(tmp_path, 1, deals, full=True, OpportunityHistory=told), now=NOON)
+    found = deals_of(con)
+    assert [found[opp_id(n)]["close_date_pushes"] for n in range(1, len(PUSHES) + 1)] == [pushes for _, pushes in PUSHES]
 
 
 def test_dates_moved_by_closing_or_while_closed_are_no_pushes(con: Any, tmp_path: Path) -> None:
