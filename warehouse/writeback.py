@@ -103,50 +103,6 @@ def plan(
     return find_plan(con, plan_hash)
 
 
-def undo(con: duckdb.DuckDBPyConnection, applied_by: str, *, run_id: str, now: datetime) -> Plan:
-    """Plan to restore what the run `applied_by` overwrote, where the CRM still holds what it wrote. Stored and applied like any plan.
-
-    Raises UnknownPlan where that run wrote nothing.
-    """
-    wrote = _pair(con, "select count(*), 0 from ops.writeback_change where run_id = $1 and status = 'written'", [applied_by])[0]
-    if not wrote:
-        raise UnknownPlan(f"Run {applied_by} wrote nothing to any CRM.")
-    with transaction(con):
-        con.execute(
-            """
-            create or replace temp table planned_change as
-            with held as (
-                unpivot (
-                    select opportunity_key, status, score::varchar as score, top_issue, issues, flagged_since::varchar as flagged_since
-                    from core.crm_flag
-                ) on status, score, top_issue, issues, flagged_since into name field value held_value
-            )
-            select c.source, o.crm, c.opportunity_key, c.opportunity_id, c.field, c.new_value as old_value, c.old_value as new_value
-            from ops.writeback_change c
-            join core.opportunity o using (opportunity_key)
-            left join held h using (opportunity_key, field)
-            where c.run_id = $1 and c.status = 'written' and h.held_value is not distinct from c.new_value and not o.is_deleted
-            """,
-            [applied_by],
-        )
-        records, changes = _pair(con, "select count(distinct opportunity_key), count(*) from planned_change")
-        plan_hash = _hash(con, run_id)
-        con.execute("update ops.writeback_plan set status = 'superseded' where status in ('planned', 'held')")
-        con.execute("delete from ops.writeback_change where plan_hash = $1", [plan_hash])
-        con.execute("delete from ops.writeback_plan where plan_hash = $1", [plan_hash])
-        con.execute(
-            "insert into ops.writeback_plan (plan_hash, run_id, created_at, status, records, changes, open_deals, note) "
-            "select $1, $2, $3, 'planned', $4, $5, count(*), $6 from core.opportunity where not is_closed and not is_deleted",
-            [plan_hash, run_id, now, records, changes, f"undo of run {applied_by}"],
-        )
-        con.execute(
-            "insert into ops.writeback_change (plan_hash, opportunity_key, source, opportunity_id, field, old_value, new_value, status) "
-            "select $1, opportunity_key, source, opportunity_id, field, old_value, new_value, 'planned' from planned_change",
-            [plan_hash],
-        )
-    return find_plan(con, plan_hash)
-
-
 def find_plan(con: duckdb.DuckDBPyConnection, prefix: str | None = None) -> Plan:
     """The plan whose hash begins with `prefix`; the newest one when None. Raises UnknownPlan, in words for the user."""
     found = con.execute(

@@ -2,7 +2,7 @@
 -- Variables: now, timezone, appear_after, sources (list to plan for), fields (list of source || ':' || field that the CRM has).
 create or replace temp table planned_change as
 with alert as (
-    select f.opportunity_key, f.rule_id, r.title, f.first_seen_at, f.severity, coalesce(r.grp, f.rule_id) as grp,
+    select f.opportunity_key, f.rule_id, r.title, r.audience, f.first_seen_at, f.severity, coalesce(r.grp, f.rule_id) as grp,
            case f.severity when 'critical' then 30 when 'high' then 15 when 'medium' then 8 when 'low' then 3 else 0 end as points,
            -- A flag shows after some checks in a row, so that nobody is bothered by what is mended overnight; a critical one at once.
            f.severity = 'critical' or f.runs_seen >= getvariable('appear_after') as shows
@@ -20,7 +20,8 @@ deducted as (
 shown as (
     select opportunity_key,
            string_agg(rule_id, ';' order by rule_id) as issues,
-           left(arg_max(title, (points, rule_id)), 255) as top_issue,
+           -- The worst; of equals what the deal's owner can mend, before what an admin must.
+           left(arg_max(title, (points, audience = 'rep', rule_id)), 255) as top_issue,
            (min(first_seen_at) at time zone getvariable('timezone'))::date as since,
            bool_or(severity = 'critical') as critical, bool_or(severity in ('critical', 'high')) as grave
     from alert
