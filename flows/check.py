@@ -69,9 +69,7 @@ def lines(result: CheckResult) -> list[str]:
     said = []
     if result.score is not None:
         trusted = result.open_amount_home - result.at_risk_amount_home
-        said.append(
-            f"Open pipeline {result.open_amount_home:,.0f}, of it {trusted:,.0f} can be trusted; hygiene score {result.score:.0f} of 100."
-        )
+        said.append(f"Open pipeline {result.open_amount_home:,.0f}, of it {trusted:,.0f} can be trusted; hygiene score {result.score:.0f} of 100.")
     said.append(f"Findings: {result.opened:,} opened, {result.kept:,} stay, {result.resolved:,} resolved. Open now: {told}.")
     said += [f"  rule {rule} could not be run: {error}" for rule, error in sorted(result.errors.items())]
     return said

@@ -96,9 +96,7 @@ def _version(value: bool) -> None:
 def _common(
     ctx: typer.Context,
     config: Annotated[Path | None, typer.Option(help="Configuration file. Default: $PLUMBLINE_CONFIG, then ./plumbline.toml.")] = None,
-    now: Annotated[
-        str | None, typer.Option(metavar="INSTANT", help="The present of this run: ISO 8601 with zone. Default: the clock.")
-    ] = None,
+    now: Annotated[str | None, typer.Option(metavar="INSTANT", help="The present of this run: ISO 8601 with zone. Default: the clock.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout and nothing else there.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more: counts of every object, tracebacks.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say less: results and errors only.")] = False,
@@ -125,9 +123,7 @@ def _run(face: Face, command: str, body: Callable[[Run], Any], options: dict[str
         with open_run(command, settings, face.now, say=face.say, warn=face.warn) as run:
             return body(run)
 
-    return recorded(
-        command, {"config": str(find_file(face.config)), "now": face.now.isoformat(), "options": options or {}}, inside, face.warn
-    )
+    return recorded(command, {"config": str(find_file(face.config)), "now": face.now.isoformat(), "options": options or {}}, inside, face.warn)
 
 
 @app.command()
@@ -190,9 +186,7 @@ def snapshot(ctx: typer.Context) -> None:
 
 
 @app.command()
-def report(
-    ctx: typer.Context, out: Annotated[Path | None, typer.Option(help="Directory of the report. Default: [report] path.")] = None
-) -> None:
+def report(ctx: typer.Context, out: Annotated[Path | None, typer.Option(help="Directory of the report. Default: [report] path.")] = None) -> None:
     """Write the data-quality report, one self-contained HTML file."""
     from flows import report as flow
 
@@ -316,9 +310,7 @@ def simulator(
     from flows import demo as flow
 
     face: Face = ctx.obj
-    flow.simulator(
-        directory, now=face.now, salesforce_port=salesforce_port, hubspot_port=hubspot_port, deals=deals, seed=seed, say=face.say
-    )
+    flow.simulator(directory, now=face.now, salesforce_port=salesforce_port, hubspot_port=hubspot_port, deals=deals, seed=seed, say=face.say)
 
 
 def main() -> None:

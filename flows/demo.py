@@ -120,7 +120,8 @@ def demo(
             for sentence in changed_day(sim):
                 say(f"  · {sentence}")
             _night(result, "Night 2: what changed", sim, at(1, 0, 30), say, warn)
-            say("\nNobody touches anything, but for the flags that night 2 itself wrote.")
+            say("\nNobody touches anything. The flags that night 2 wrote moved the stamps of their deals: these come back as")
+            say("echoes, and nothing may follow from them.")
             _night(result, "Night 3: nothing changed", sim, at(1, 23, 30), say, warn)
             result.seconds = time.perf_counter() - start
             _closing(result, ui, keep, say)

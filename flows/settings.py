@@ -102,9 +102,7 @@ class Settings(_Table):
             raise ConfigError(f'{self.file}: no source is configured.\nAdd a table [sources.NAME] with crm = "salesforce" or "hubspot".')
         for name in names or ():
             if name not in self.sources:
-                raise UnknownSource(
-                    f"No source is called {name!r}.{_hint(name, self.sources)}\n{self.file} has: {', '.join(self.sources)}."
-                )
+                raise UnknownSource(f"No source is called {name!r}.{_hint(name, self.sources)}\n{self.file} has: {', '.join(self.sources)}.")
         return [source for name, source in self.sources.items() if not names or name in names]
 
 
@@ -181,9 +179,7 @@ def _build(file: Path, document: dict[str, Any], mistakes: list[str]) -> Setting
         model = tables.get(table) or known[table]()
         tables[table] = model.model_copy(update={key: base / getattr(model, key).expanduser() for key in keys})
     if tables["warehouse"].path == tables["warehouse"].published:
-        raise ConfigError(
-            f"{file}: [warehouse] path and published are the same file.\nBI tools must read a copy: give published a path of its own."
-        )
+        raise ConfigError(f"{file}: [warehouse] path and published are the same file.\nBI tools must read a copy: give published a path of its own.")
     return Settings(file=file, sources=sources, **tables)
 
 
@@ -227,9 +223,7 @@ def _fill(value: Any, environment: Mapping[str, str], place: str, mistakes: list
     def read(match: re.Match[str]) -> str:
         name = match.group(1)
         if not environment.get(name):
-            mistakes.append(
-                f"{place}: the environment variable {name} is {'empty' if name in environment else 'not set'}. Run: export {name}=…"
-            )
+            mistakes.append(f"{place}: the environment variable {name} is {'empty' if name in environment else 'not set'}. Run: export {name}=…")
             return match.group(0)
         return environment[name]
 

@@ -29,9 +29,7 @@ def refresh(run: Run) -> list[dict[str, Any]]:
                 label = row["label"] or row["crm_stage"]
                 deals[label] = deals.get(label, 0) + row["deals"]
         told = ", ".join(f"{label!r} ({count:,} deals)" for label, count in deals.items())
-        run.warn(
-            f"{source}: unmapped stages {told}. Say what they stand for: plumbline stages confirm {source} {next(iter(deals))!r} STAGE"
-        )
+        run.warn(f"{source}: unmapped stages {told}. Say what they stand for: plumbline stages confirm {source} {next(iter(deals))!r} STAGE")
     return unmapped
 
 
@@ -84,9 +82,7 @@ def lines_of_confirmation(confirmed: dict[str, Any]) -> list[str]:
 def _table(said: list[str], rows: list[dict[str, Any]]) -> list[str]:
     if not rows:
         return ["No stages yet: run `plumbline sync` first."]
-    return [
-        f"{row['source']:<12} {row['pipeline']:<20} {row['label'] or row['crm_stage']:<28} {text}" for row, text in zip(rows, said, strict=True)
-    ]
+    return [f"{row['source']:<12} {row['pipeline']:<20} {row['label'] or row['crm_stage']:<28} {text}" for row, text in zip(rows, said, strict=True)]
 
 
 def _money(row: dict[str, Any]) -> str:

@@ -57,8 +57,10 @@ class SyncReport:
                 said.append(f"Failed: {outcome.error.splitlines()[0]}")
                 continue
             deals = outcome.deals
+            archived = next((o["fetched"] for o in outcome.objects if o["object"] == "deals.archived"), 0)  # HubSpot lists them apart
+            fetched = f"{deals.get('fetched', 0):,} deals" + (f" and {archived:,} archived ones" if archived else "")
             said.append(
-                f"{outcome.source}: {deals.get('fetched', 0):,} deals fetched: {deals.get('inserted', 0):,} new, "
+                f"{outcome.source}: {fetched} fetched: {deals.get('inserted', 0):,} new, "
                 f"{deals.get('changed', 0):,} changed, {deals.get('deleted', 0):,} gone, {deals.get('echoed', 0):,} echoes, "
                 f"{deals.get('unchanged', 0):,} the same; {outcome.calls:,} API calls"
             )

@@ -186,8 +186,7 @@ def lines(found: Plan) -> list[str]:
         why = found.note or "the CRMs hold what they should"
         return [f"Write-back: nothing to write; {why}."]
     said = [
-        f"Write-back plan {found.plan_hash}: {found.changes:,} fields of {found.records:,} deals"
-        + (", held." if found.status == "held" else ".")
+        f"Write-back plan {found.plan_hash}: {found.changes:,} fields of {found.records:,} deals" + (", held." if found.status == "held" else ".")
     ]
     said += [f"  {source}: {changes:,} fields of {records:,} deals" for source, (records, changes) in found.sources.items()]
     return said + ([f"  {found.note}"] if found.note else [])
