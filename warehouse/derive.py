@@ -303,6 +303,9 @@ def _derive_deals(
     done: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     crm = settings.crm
+    touched = con.execute("select count(*) from touched").fetchone()
+    if not touched or not touched[0]:
+        return _derive_nothing(con, settings, now=now, stage_config=stage_config)
     _run(con, f"{crm}/deal.sql", f"{crm}/history.sql")
     con.execute("drop table fields; drop table told")
     done("deals read")
@@ -326,6 +329,16 @@ def _derive_deals(
         stages.restate(con, settings.source)
     failures = dict(con.execute("select field, failures from cast_failure order by field").fetchall())
     return Outcome(counts, failures)
+
+
+def _derive_nothing(
+    con: duckdb.DuckDBPyConnection, settings: Settings, *, now: datetime, stage_config: Mapping[str, Mapping[str, str]] | None
+) -> Outcome:
+    """A night in which nothing was touched: what was delivered is what is here. The stage map may have moved all the same."""
+    if stage_config is not None and stages.update_map(con, settings.source, settings.crm, stage_config, now, under_way=False):
+        stages.restate(con, settings.source)
+    delivered = con.execute("select count(distinct id) from delivered").fetchone()
+    return Outcome(raw.Counts(unchanged=int(delivered[0]) if delivered else 0), {})
 
 
 def _count(con: duckdb.DuckDBPyConnection) -> raw.Counts:

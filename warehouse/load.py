@@ -122,9 +122,13 @@ def _in_order(objects: Iterable[LandedObject]) -> list[LandedObject]:
 def _land(run: _Loading, obj: LandedObject) -> None:
     """One object into raw; what it touched is added to the temporary tables that `derive` starts from."""
     con, source = run.con, run.pull.source
-    run.seen_fields[obj.name] = stage(con, obj)
     table, reader = obj.shape.table, obj.shape.reader
     run_id, now = run.pull.run_id, run.now
+    whole = obj.complete and obj.mode == "full" and not obj.name.endswith(".archived")
+    if not obj.files and not whole:
+        run.counts.append(ObjectCounts(obj.name, obj.mode, calls=obj.calls, notice=obj.notice))
+        return
+    run.seen_fields[obj.name] = stage(con, obj)
     if reader == DELETIONS:
         result = raw.mark_deleted(con, table, source=source, run_id=run_id, now=now)
     else:
@@ -132,7 +136,6 @@ def _land(run: _Loading, obj: LandedObject) -> None:
             _without_archived(run)
         if reader == ASSOCIATIONS:
             _complete_associations(run, table)
-        whole = obj.complete and obj.mode == "full" and not obj.name.endswith(".archived")
         result = raw.merge(con, obj, table, source=source, run_id=run_id, now=now, whole=whole)
     derive.touch(con, table, delivered=obj.name == derive.DEALS[run.pull.crm])
     counts = ObjectCounts(obj.name, obj.mode, obj.rows, bytes=obj.bytes, calls=obj.calls, notice=obj.notice)

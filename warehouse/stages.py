@@ -79,8 +79,8 @@ def refresh_stage_map(con: duckdb.DuckDBPyConnection, source: str, config: Stage
         return False
     with transaction(con):
         con.execute("set variable source = $1", [source])
-        _empty_seen(con)
-        moved = update_map(con, source, row[0], config, now)
+        con.execute("set variable crm = $1", [row[0]])
+        moved = update_map(con, source, row[0], config, now, under_way=False)
         if moved:
             restate(con, source)
     return moved
@@ -153,9 +153,16 @@ def confirm(con: duckdb.DuckDBPyConnection, source: str, pipeline: str, crm_stag
 # ---- the map ------------------------------------------------------------------------------------------------------------------
 
 
-def update_map(con: duckdb.DuckDBPyConnection, source: str, crm: str, config: StageConfig, now: datetime) -> bool:
-    """Write core.stage_map of `source` from the CRM's definitions, the stages seen on deals (also on those of the temporary tables
-    `deal` and `stage_told`), and the configuration. Returns whether stages that were there before mean something else now."""
+def update_map(
+    con: duckdb.DuckDBPyConnection, source: str, crm: str, config: StageConfig, now: datetime, *, under_way: bool = True
+) -> bool:
+    """Write core.stage_map of `source` from the CRM's definitions, the stages seen on deals, and the configuration.
+
+    under_way: deals are being derived; the stages of the temporary tables `deal` and `stage_told` count as seen, too.
+    Returns whether stages that were there before mean something else now.
+    """
+    if not under_way:
+        _empty_seen(con)
     for stages in config.values():
         for stage in stages.values():
             _check_canonical(stage)
