@@ -153,6 +153,7 @@ class Jobs:
 
     def _start(self, job: Job) -> None:
         job.polls_left = self.org.in_progress_polls
+        job.state = "InProgress"  # at once: whether a poll outruns the thread must not decide what it sees
         threading.Thread(target=self._work, args=(job,), name=f"bulk-{job.id}", daemon=True).start()
 
     def _work(self, job: Job) -> None:
