@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that `--help` answers at once; each command i
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from flows.errors import exit_code, plain
+from flows.errors import Interrupted, exit_code, plain
 
 if TYPE_CHECKING:
     from flows.run import Run
@@ -313,15 +314,21 @@ def simulator(
     flow.simulator(directory, now=face.now, salesforce_port=salesforce_port, hubspot_port=hubspot_port, deals=deals, seed=seed, say=face.say)
 
 
+def _stop(number: int, _: object) -> None:
+    raise Interrupted(128 + number)
+
+
 def main() -> None:
     """Entry point: turns every expected error into plain lines and the contract's exit code."""
     verbose = any(arg in {"-v", "--verbose"} for arg in sys.argv[1:])
     as_json = "--json" in sys.argv[1:]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         app()
-    except KeyboardInterrupt:
-        typer.echo("Interrupted. What was committed is kept; the next run goes on from there.", err=True)
-        raise SystemExit(130) from None
+    except Interrupted:
+        typer.echo("Stopped. What was committed is kept; the next run goes on from there.", err=True)
+        raise
     except Exception as error:
         code = exit_code(error)
         if verbose or code is None:

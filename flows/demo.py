@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from flows.errors import PlumblineError
+from flows.errors import Interrupted, PlumblineError
 
 if TYPE_CHECKING:
     from connectors.simulator.server import Simulator
@@ -190,7 +190,7 @@ def _hold(sim: Simulator, say: Say) -> None:
     try:
         while True:
             time.sleep(3600)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         say("Stopping.")
 
 

@@ -44,6 +44,10 @@ class WriteFailed(PlumblineError):
     exit_code = CRM_FAILED
 
 
+class Interrupted(SystemExit):
+    """Somebody or something asked the command to stop: Ctrl-C, or a scheduler's SIGTERM. Its code is 128 + the signal."""
+
+
 def exit_code(error: BaseException) -> int | None:
     """The contract's exit code for `error`, or None when it is a defect of ours (a traceback is then due).
 

@@ -78,7 +78,7 @@ def open_run(command: str, settings: Settings, now: datetime, *, say: Say | None
         try:
             yield run
         except BaseException as error:
-            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
             ops.finish_run(warehouse.con, run_id, status=status, error=str(error) or type(error).__name__, detail=run.detail)
             raise
         ops.finish_run(warehouse.con, run_id, status="failed" if run.error else "done", error=run.error, detail=run.detail)

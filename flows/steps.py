@@ -7,12 +7,13 @@ Prefect sees the names of flows and steps, the configuration's path and `--now`;
 
 from __future__ import annotations
 
+import contextvars
 import functools
 import os
 import sys
+import threading
 import tomllib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -117,19 +118,25 @@ def _task(name: str, body: Callable[[], R], run_name: str) -> Callable[[], R]:
 def together(calls: list[Callable[[], R]]) -> list[R | BaseException]:
     """Run calls at once, a thread each; an exception of one is its result and does not stop the others."""
 
-    def caught(call: Callable[[], R]) -> R | BaseException:
+    outcomes: list[R | BaseException] = [RuntimeError("not run")] * len(calls)
+
+    def run(place: int, call: Callable[[], R]) -> None:
         try:
-            return call()
+            outcomes[place] = call()
         except Exception as error:
-            return error
+            outcomes[place] = error
 
-    if len(calls) < 2:
-        return [caught(call) for call in calls]
-    import contextvars
-
-    with ThreadPoolExecutor(len(calls), thread_name_prefix="source") as pool:
-        # Each thread gets the flow run's context, so that its steps are recorded under it.
-        return list(pool.map(lambda pair: pair[0].run(caught, pair[1]), [(contextvars.copy_context(), call) for call in calls]))
+    # Each thread gets the flow run's context, so that its steps are recorded under it. Daemons, because a command that is told to
+    # stop must not wait for a CRM's answer.
+    threads = [
+        threading.Thread(target=contextvars.copy_context().run, args=(run, place, call), name="source", daemon=True)
+        for place, call in enumerate(calls)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
 
 
 def recorded(name: str, parameters: dict[str, Any], body: Callable[[], R], warn: Callable[[str], None]) -> R:

@@ -202,6 +202,22 @@ def test_write_back_is_off_until_it_is_configured(file):
     assert "[writeback]" in plain(done)
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_told_to_stop_it_stops_at_once_says_so_and_lets_go_of_the_warehouse(file, sim, number, code):
+    assert plumbline(file, "sync").returncode == 0
+    sim.faults_hubspot.arm("slow", seconds=30, times=1)
+    line, clean = command(file, "sync")
+    process = subprocess.Popen(line, env=clean, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    time.sleep(4)
+    process.send_signal(number)
+    start = time.perf_counter()
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == code
+    assert time.perf_counter() - start < 10
+    assert said.strip() == "Stopped. What was committed is kept; the next run goes on from there."
+    assert count(file, "ops.sync_run", "status = 'interrupted' and source is null") == 1
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_the_next_run_arrives_where_an_undisturbed_one_would(tmp_path):
     """kill -9 at many moments of a night; then one whole night: the warehouse equals the CRMs and no deal is there twice."""
