@@ -76,7 +76,7 @@ class WriterLock:
 
 
 def open_warehouse(
-    path: Path, *, read_only: bool = False, memory_limit: str = "1GB", threads: int | None = None, command: str | None = None
+    path: Path, *, read_only: bool = False, memory_limit: str = "750MB", threads: int | None = None, command: str | None = None
 ) -> Warehouse:
     """Open the warehouse at `path`, for writing unless `read_only`; a writer creates it and brings its schema up to date.
 
