@@ -90,7 +90,7 @@ def read(landed: Path) -> int:
 def main() -> None:
     deals = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     crm = sys.argv[2] if len(sys.argv) > 2 else "salesforce"
-    memory = sys.argv[3] if len(sys.argv) > 3 else "1GB"
+    memory = sys.argv[3] if len(sys.argv) > 3 else "750MB"
     ours, theirs = multiprocessing.get_context("spawn").Pipe()
     server = multiprocessing.get_context("spawn").Process(target=serve, args=(deals, crm, theirs), daemon=True)
     server.start()
