@@ -45,7 +45,7 @@ def record_type() -> Field:
 
 
 def plumbline_fields() -> list[Field]:
-    """The six fields that `plumbline writeback provision` makes."""
+    """Plumbline's own six fields, as docs/configuration.md lists them."""
     statuses = ["OK", "Attention", "At risk", "Critical", "Snoozed"]
     return [
         make_field("Plumbline_Status__c", "picklist", picklistValues=statuses),
