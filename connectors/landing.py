@@ -4,6 +4,7 @@ One pull of one source is one directory::
 
     <landing>/<source>/<run_id>/
         pull.json                     written last, by rename: a directory without it is an unfinished pull
+        loaded                        empty; written when the warehouse has committed it
         <object>/manifest.json        written when the object is complete
         <object>/part-00000.csv       the CRM's bytes: csv, json_array (a file is one JSON array) or ndjson
 
@@ -64,6 +65,7 @@ class Manifest:
     cursor: str | None = None
     since: datetime | None = None
     watermark: datetime | None = None
+    base: datetime | None = None  # the committed watermark that the reading began from
     files: list[LandedFile] = field(default_factory=list)
     fields: list[Field] = field(default_factory=list)
     calls: int = 0
@@ -81,7 +83,11 @@ class Manifest:
 @dataclass
 class Pull:
     """One finished pull of one source. `org` holds what the CRM says of itself: org_id, timezone, currency,
-    fiscal_year_start_month, record_url (a template with {id}), each where known."""
+    fiscal_year_start_month, record_url (a template with {id}), each where known.
+
+    stopped: why the pull ended before everything was read (the quota), in words; it then holds the objects that were finished,
+    and `unread` names those that it did not come to.
+    """
 
     source: str
     crm: str
@@ -93,6 +99,8 @@ class Pull:
     daily_used: int | None = None
     daily_limit: int | None = None
     server_time: datetime | None = None
+    stopped: str | None = None
+    unread: list[str] = field(default_factory=list)
 
 
 def _default(value: Any) -> Any:
@@ -109,6 +117,11 @@ def write_json(path: Path, document: Any) -> None:
         out.flush()
         os.fsync(out.fileno())
     part.replace(path)
+
+
+def mark_loaded(directory: Path) -> None:
+    """Note that the pull in `directory` is in the warehouse, its watermarks committed: nothing of it is adopted any more."""
+    (directory / "loaded").touch()
 
 
 class Landing:

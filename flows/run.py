@@ -9,7 +9,8 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flows.settings import Settings
+    from connectors.limits import Budget
+    from flows.settings import Settings, SourceSettings
     from warehouse.business import Business
     from warehouse.connection import Warehouse
 
@@ -28,11 +29,19 @@ class Run:
     say: Say
     warn: Say
     detail: dict[str, Any] = field(default_factory=dict)  # what the command reports, kept with the record of the run
+    budgets: dict[str, Budget] = field(default_factory=dict)  # by source: see budget()
     error: str | None = None  # set by a step that failed without stopping the run: the run then ends as failed
 
     @property
     def con(self) -> Any:
         return self.warehouse.con
+
+    def budget(self, source: SourceSettings) -> Budget:
+        """What this run may spend of the source's API calls: one for all that it does there, so that `quota_share` holds for a
+        sync, a comparison and a write-back together."""
+        from connectors.limits import Budget
+
+        return self.budgets.setdefault(source.name, Budget(source.name, source.quota_share))
 
     @property
     def business(self) -> Business:

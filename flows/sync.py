@@ -89,13 +89,13 @@ def sync(run: Run, sources: list[str] | None = None, *, full: bool = False) -> S
         try:
             if isinstance(pulled, BaseException):
                 raise pulled
-            outcome.calls = pulled.calls
             outcome.objects = load(run, source, pulled)
         except Exception as error:
             if exit_code(error) != SourcesFailed.exit_code:
                 raise  # not the CRM's fault: the warehouse or a defect of ours, and no source can go on
             outcome.error = run.error = str(error)  # said in full at the run's end, where nobody overlooks it
-        _record(run, source, outcome, pulled)
+        outcome.calls = run.budget(source).total
+        _record(run, source, outcome)
         outcomes.append(outcome)
     return SyncReport(outcomes)
 
@@ -107,12 +107,22 @@ def pull(run: Run, source: SourceSettings, *, full: bool, known: Path) -> Pull:
 
     from flows.settings import CRM_NAMES
     from warehouse import ops
+    from warehouse.load import known_fields
 
-    since = {} if full else ops.watermarks(run.con.cursor(), source.name)
+    con = run.con.cursor()
+    since = {} if full else ops.watermarks(con, source.name)
     run.say(f"{source.name}: pulling {'everything' if not since else 'what changed'} from {CRM_NAMES[source.crm]} …")
     connector = import_module(f"connectors.{source.crm}")
     pulled: Pull = connector.pull(
-        source, run_id=run.run_id, landing=run.settings.warehouse.landing, since=since, full=full, known=known, progress=run.say
+        source,
+        run_id=run.run_id,
+        landing=run.settings.warehouse.landing,
+        since=since,
+        full=full,
+        known=known,
+        fields=known_fields(con, source.name),
+        budget=run.budget(source),
+        progress=run.say,
     )
     return pulled
 
@@ -120,6 +130,7 @@ def pull(run: Run, source: SourceSettings, *, full: bool, known: Path) -> Pull:
 @step("load")
 def load(run: Run, source: SourceSettings, pulled: Pull) -> list[dict[str, Any]]:
     """Load one pull: raw, canonical tables, history, counts and watermarks, in one transaction."""
+    from connectors.landing import mark_loaded
     from warehouse.load import load as load_pull
 
     landing = run.settings.warehouse.landing / source.name
@@ -132,6 +143,7 @@ def load(run: Run, source: SourceSettings, pulled: Pull) -> list[dict[str, Any]]
         fields=source.fields,
         integration_users=getattr(source, "integration_user_ids", ()),
     )
+    mark_loaded(landing / run.run_id)
     _forget_old(landing, keep=run.settings.warehouse.keep_landings)
     return [vars(count) for count in counts]
 
@@ -146,19 +158,12 @@ def _known(run: Run, source: SourceSettings) -> Path:
     return path
 
 
-def _record(run: Run, source: SourceSettings, outcome: SourceOutcome, pulled: Pull | BaseException) -> None:
+def _record(run: Run, source: SourceSettings, outcome: SourceOutcome) -> None:
+    """How the source's sync ended and what it cost, also when it failed: calls that were made are used up."""
     from warehouse import ops
 
-    usage = {} if isinstance(pulled, BaseException) else {"daily_used": pulled.daily_used, "daily_limit": pulled.daily_limit}
     ops.record_source(
-        run.con,
-        run.run_id,
-        command=run.command,
-        source=source.name,
-        now=run.now,
-        error=outcome.error,
-        calls=outcome.calls,
-        **usage,
+        run.con, run.run_id, command=run.command, source=source.name, now=run.now, error=outcome.error, **run.budget(source).usage()
     )
 
 

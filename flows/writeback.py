@@ -119,7 +119,7 @@ def apply_planned(run: Run, planned: Plan) -> Applied:
 
 
 def _send(run: Run, found: Plan) -> Applied:
-    from warehouse import writeback
+    from warehouse import ops, writeback
 
     applied = Applied(found.plan_hash)
     sources = [run.settings.sources[name] for name in found.sources if name in run.settings.sources]
@@ -129,6 +129,8 @@ def _send(run: Run, found: Plan) -> Applied:
         # What was acknowledged is recorded first, also of a source that failed half-way.
         written, failed = writeback.record_results(run.con, found.plan_hash, source.name, results, run_id=run.run_id, now=run.now)
         applied.written[source.name], applied.failed[source.name] = written, failed
+        if run.budget(source).total:
+            ops.record_usage(run.con, run.run_id, source=source.name, **run.budget(source).usage())
         changes.unlink(missing_ok=True)
         results.unlink(missing_ok=True)
         if isinstance(outcome, BaseException):
@@ -165,7 +167,7 @@ def write(run: Run, source: SourceSettings, changes: Path, results: Path) -> Non
     if not changes.stat().st_size:
         return
     run.say(f"{source.name}: writing flags to {CRM_NAMES[source.crm]} …")
-    import_module(f"connectors.{source.crm}").write(source, changes=changes, results=results, progress=run.say)
+    import_module(f"connectors.{source.crm}").write(source, changes=changes, results=results, budget=run.budget(source), progress=run.say)
 
 
 def _find(run: Run, plan_hash: str | None) -> Plan:

@@ -112,6 +112,15 @@ def known(con: duckdb.DuckDBPyConnection, source: str, path: Path) -> None:
     )
 
 
+def known_fields(con: duckdb.DuckDBPyConnection, source: str) -> dict[str, dict[str, str]]:
+    """The fields that the CRM described when `source` was last read, per object: {"Opportunity": {"Amount": "currency", …}, …}."""
+    known: dict[str, dict[str, str]] = {}
+    rows = con.execute("select object, name, type from core.field where source = $1 and type is not null order by object, name", [source])
+    for obj, name, kind in rows.fetchall():
+        known.setdefault(obj, {})[name] = kind
+    return known
+
+
 # ---- raw ----------------------------------------------------------------------------------------------------------------------
 
 

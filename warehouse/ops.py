@@ -50,6 +50,7 @@ def record_source(
     now: datetime,
     error: str | None = None,
     calls: int = 0,
+    calls_by_object: Mapping[str, int] | None = None,
     daily_used: int | None = None,
     daily_limit: int | None = None,
 ) -> None:
@@ -62,10 +63,25 @@ def record_source(
         "values (?, ?, ?, ?, ?, ?, ?, ?)",
         [run_id, command, source, now, started[0] if started else ended, ended, "failed" if error else "done", _one_line(error)],
     )
+    record_usage(con, run_id, source=source, calls=calls, calls_by_object=calls_by_object, daily_used=daily_used, daily_limit=daily_limit)
+
+
+def record_usage(
+    con: duckdb.DuckDBPyConnection,
+    run_id: str,
+    *,
+    source: str,
+    calls: int,
+    calls_by_object: Mapping[str, int] | None = None,
+    daily_used: int | None = None,
+    daily_limit: int | None = None,
+) -> None:
+    """Record the API calls of a run to one source so far, whatever it did there. Recording it again replaces the record."""
+    by_object = {obj: calls_by_object[obj] for obj in sorted(calls_by_object)} if calls_by_object else None
     con.execute("delete from ops.api_usage where run_id = ? and source = ?", [run_id, source])
     con.execute(
-        "insert into ops.api_usage (run_id, source, calls, daily_used, daily_limit) values (?, ?, ?, ?, ?)",
-        [run_id, source, calls, daily_used, daily_limit],
+        "insert into ops.api_usage (run_id, source, calls, calls_by_object, daily_used, daily_limit) values (?, ?, ?, ?, ?, ?)",
+        [run_id, source, calls, json.dumps(by_object) if by_object else None, daily_used, daily_limit],
     )
 
 

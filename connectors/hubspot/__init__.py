@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from connectors.hubspot.settings import HubSpotSettings
     from connectors.landing import Pull
+    from connectors.limits import Budget
     from connectors.writing import WriteResult
 
 __all__ = ["pull", "write"]
@@ -26,18 +27,23 @@ def pull(
     since: Mapping[str, datetime],
     full: bool = False,
     known: Path | None = None,
+    fields: Mapping[str, Mapping[str, str]] | None = None,
+    budget: Budget | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Pull:
-    """Land what changed in the portal since the watermarks, or everything. See `connectors.hubspot.extract.pull`."""
+    """Land what changed in the portal since the watermarks, or everything. See `connectors.hubspot.extract.pull`.
+
+    fields: accepted for symmetry with Salesforce; HubSpot moves a deal's stamp when a property of it is computed anew.
+    """
     from connectors.hubspot import extract
 
-    return extract.pull(settings, run_id=run_id, landing=landing, since=since, full=full, known=known, progress=progress)
+    return extract.pull(settings, run_id=run_id, landing=landing, since=since, full=full, known=known, budget=budget, progress=progress)
 
 
 def write(
-    settings: HubSpotSettings, *, changes: Path, results: Path, progress: Callable[[str], None] | None = None
+    settings: HubSpotSettings, *, changes: Path, results: Path, budget: Budget | None = None, progress: Callable[[str], None] | None = None
 ) -> WriteResult:
     """Write deal properties, one outcome per deal. See `connectors.hubspot.writeback.write`."""
     from connectors.hubspot import writeback
 
-    return writeback.write(settings, changes=changes, results=results, progress=progress)
+    return writeback.write(settings, changes=changes, results=results, budget=budget, progress=progress)

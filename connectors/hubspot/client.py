@@ -58,11 +58,11 @@ class Client:
     CrmUnavailableError (after all retries) and CrmProtocolError. No message holds a secret or a record.
     """
 
-    def __init__(self, settings: HubSpotSettings, policy: RetryPolicy | None = None) -> None:
+    def __init__(self, settings: HubSpotSettings, policy: RetryPolicy | None = None, budget: Budget | None = None) -> None:
         policy = policy or POLICY
         self.settings, self.source, self.policy = settings, settings.name, policy
         self.paths = Paths(settings.api_version)
-        self.budget = Budget(settings.name, settings.quota_share)
+        self.budget = budget or Budget(settings.name, settings.quota_share)
         self.object = "account"
         self.clock: datetime | None = None
         """The server's time of the last answer."""
@@ -121,10 +121,10 @@ class Client:
     ) -> dict[str, Any]:
         for last in (False, True):
             token = None if form else self._tokens.get()
-            self.budget.spend(self.object)
+            sent = self.budget.spend(self.object)
             (self._searches if search else self._calls).wait()
             status, headers, content = self._send(method, path, token, body, form)
-            self._observe(headers)
+            self._observe(headers, sent)
             if 200 <= status < 300:
                 self._answered = True
                 return self._parsed(content)
@@ -183,12 +183,12 @@ class Client:
 
     # What the answers say -------------------------------------------------------------------------------------------------
 
-    def _observe(self, headers: Mapping[str, str]) -> None:
+    def _observe(self, headers: Mapping[str, str], sent: int) -> None:
         self.clock = server_time(headers) or self.clock
         limit, remaining, allowed, interval = (
             _number(headers.get(f"X-HubSpot-RateLimit-{name}")) for name in ("Daily", "Daily-Remaining", "Max", "Interval-Milliseconds")
         )
-        self.budget.observe(limit - remaining if limit is not None and remaining is not None else None, limit)
+        self.budget.observe(limit - remaining if limit is not None and remaining is not None else None, limit, sent)
         if self._adaptive and allowed and interval:
             self._calls.allow(int(allowed * MARGIN), interval / 1000)
 

@@ -44,6 +44,7 @@ from connectors.hubspot.reading import (
 )
 from connectors.hubspot.settings import HubSpotSettings
 from connectors.landing import Field, Landing, Manifest, Pull
+from connectors.limits import Budget
 
 SAY_EVERY = 5000  # records
 FEW = 10_000  # deals: up to here contacts and companies of the closed ones are read each time too, at two calls per thousand
@@ -58,6 +59,7 @@ def pull(
     since: Mapping[str, datetime],
     full: bool = False,
     known: Path | None = None,
+    budget: Budget | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Pull:
     """Land a portal's deals and what surrounds them under ``landing/<source>/<run_id>/``.
@@ -65,9 +67,10 @@ def pull(
     since: the watermark per object that the warehouse has committed; an object without one is listed whole. full: list everything.
     known: NDJSON lines ``{"id", "is_deleted", "is_closed", "deleted_at"?}`` of the deals in the warehouse; without it nothing that
     moves no stamp is looked for among older deals.
+    budget: what this run may still spend of the portal's calls, shared with its write-back; None: one of its own.
     Raises CrmError; what was landed until then has no pull.json and is to be ignored.
     """
-    with Client(settings) as client:
+    with Client(settings, budget=budget) as client:
         return _Pulling(client, Landing(landing, settings.name, run_id), since, full, Known.read(known), progress).run(run_id)
 
 
@@ -90,6 +93,7 @@ class _Pulling:
     ) -> None:
         self.client, self.landing, self.since, self.full, self.known = client, landing, since, full, known
         self.say = progress or (lambda words: None)
+        self.spent, self.spent_on = client.budget.total, client.budget.calls.copy()
         self.done: list[str] = []
         self.org: dict[str, Any] = {}
 
@@ -102,7 +106,7 @@ class _Pulling:
         self.companies()
         budget, source = self.client.budget, self.client.source
         pulled = Pull(
-            source, "hubspot", run_id, full=self.full or "deals" not in self.since, objects=self.done, org=self.org, calls=budget.total,
+            source, "hubspot", run_id, full=self.full or "deals" not in self.since, objects=self.done, org=self.org, calls=budget.total - self.spent,
             daily_used=budget.daily_used, daily_limit=budget.daily_limit, server_time=self.client.clock,
         )
         self.landing.finish(pulled)
@@ -398,7 +402,7 @@ class _Pulling:
     def _finish(self, manifest: Manifest, out: Ndjson, *, keep: bool) -> None:
         """keep: whether what was read is worth loading, though there may be a notice."""
         manifest.files = out.finish() if keep else []
-        manifest.calls = self.client.budget.calls[manifest.object]
+        manifest.calls = self.client.budget.calls[manifest.object] - self.spent_on[manifest.object]
         self.landing.finish_object(manifest)
         self.done.append(manifest.object)
 

@@ -14,6 +14,7 @@ from connectors.http import scrub
 from connectors.hubspot.client import Client, Refusal
 from connectors.hubspot.objects import DEALS, PAGE
 from connectors.hubspot.settings import HubSpotSettings
+from connectors.limits import Budget
 from connectors.writing import Outcome, Results, WriteResult, read_changes
 
 # A property that cannot be written is no deal's fault: every deal that would set it fails alike, and halving would ask for each.
@@ -23,7 +24,7 @@ Input = dict[str, Any]  # one element of a batch: {"id", "properties"}
 
 
 def write(
-    settings: HubSpotSettings, *, changes: Path, results: Path, progress: Callable[[str], None] | None = None
+    settings: HubSpotSettings, *, changes: Path, results: Path, budget: Budget | None = None, progress: Callable[[str], None] | None = None
 ) -> WriteResult:
     """Send each line of `changes`, append its outcome to `results`. null clears a property.
 
@@ -33,14 +34,14 @@ def write(
     holds every outcome that HubSpot has acknowledged, and a batch under way may have been written.
     """
     say = progress or (lambda words: None)
-    with Client(settings) as client, Results(results) as out:
-        client.object = DEALS.name
+    with Client(settings, budget=budget) as client, Results(results) as out:
+        client.object, spent = DEALS.name, client.budget.total
         for number, batch in enumerate(_batches(changes), 1):
             for outcomes in _written(client, batch):
                 out.add(outcomes)
             if number % 10 == 0:
                 say(f"{client.source}: {out.written:,} deals written, {out.failed:,} refused …")
-        return WriteResult(out.written, out.failed, client.budget.total)
+        return WriteResult(out.written, out.failed, client.budget.total - spent)
 
 
 def _batches(changes: Path) -> Iterator[list[Input]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from connectors.landing import Pull
+    from connectors.limits import Budget
     from connectors.salesforce.settings import SalesforceSettings
     from connectors.writing import WriteResult
 
@@ -23,24 +24,30 @@ def pull(
     since: Mapping[str, datetime],
     full: bool = False,
     known: Path | None = None,
+    fields: Mapping[str, Mapping[str, str]] | None = None,
+    budget: Budget | None = None,
     progress: Say | None = None,
 ) -> Pull:
     """Land what changed in the org since the given watermarks, or everything.
 
     since: committed watermark per object; an object without one is read whole. full: read everything whole.
     known: accepted for symmetry with HubSpot; Salesforce tells deletions and restorations itself.
+    fields: the fields that the warehouse knew of before, {object: {name: type}}; a first sync has none.
+    budget: what this run may still spend of the org's calls, shared with whatever else it does there; None: one of its own.
     Raises a CrmError; then the directory has no pull.json and nothing in it counts.
     """
     from connectors.salesforce.extract import pull as work
 
-    return work(settings, run_id=run_id, landing=landing, since=since, full=full, progress=progress)
+    return work(settings, run_id=run_id, landing=landing, since=since, full=full, fields=fields, budget=budget, progress=progress)
 
 
-def write(settings: SalesforceSettings, *, changes: Path, results: Path, progress: Say | None = None) -> WriteResult:
+def write(
+    settings: SalesforceSettings, *, changes: Path, results: Path, budget: Budget | None = None, progress: Say | None = None
+) -> WriteResult:
     """Send `changes` (connectors/writing.py) to Opportunity and append what became of each record to `results`.
 
     Raises a CrmError when the CRM stops answering half-way: what was acknowledged until then is in `results`.
     """
     from connectors.salesforce.writeback import write as work
 
-    return work(settings, changes=changes, results=results, progress=progress)
+    return work(settings, changes=changes, results=results, budget=budget, progress=progress)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -46,15 +47,17 @@ class Refused(Exception):
 class Client:
     """Connects on first use. Safe under threads."""
 
-    def __init__(self, settings: SalesforceSettings, policy: RetryPolicy | None = None) -> None:
+    def __init__(self, settings: SalesforceSettings, policy: RetryPolicy | None = None, budget: Budget | None = None) -> None:
+        """budget: shared with whatever else this run does with the org; None: one of its own."""
         self.settings, self.policy = settings, policy or RetryPolicy()
-        self.budget = Budget(settings.name, settings.quota_share)
+        self.budget = budget or Budget(settings.name, settings.quota_share)
         self.server_time: datetime | None = None
         self.session = TSession(settings.instance_url, settings.token_host, self._seen)
         self.tokens = TokenProvider(settings, self.session, lambda: self.server_time, self.policy)
         self.version = 0
         self._sf: Any = None
         self._answered = False
+        self._sent = threading.local()
 
     def close(self) -> None:
         self.session.close()
@@ -191,8 +194,9 @@ class Client:
 
         def attempt() -> T:
             while True:
-                self.budget.spend(obj)
+                self._sent.number = None  # what a sign-in answers is no answer to a call
                 token = self.tokens.token()
+                self._sent.number = self.budget.spend(obj)
                 try:
                     result = self._wire(obj, partial(send, token))
                 except SalesforceError as error:
@@ -204,6 +208,7 @@ class Client:
                     return result
                 if refused.status != 401:
                     raise self._judge(obj, refused)
+                self._sent.number = None
                 self.tokens.refresh(token, obj)  # gives up with CrmAuthError when fresh tokens are refused too
 
         return self.policy.run(attempt)
@@ -304,7 +309,7 @@ class Client:
 
             told = Salesforce.parse_api_usage(usage).get("api-usage")
             if told is not None:
-                self.budget.observe(told.used, told.total)
+                self.budget.observe(told.used, told.total, getattr(self._sent, "number", None))
 
     # Errors for the user
 

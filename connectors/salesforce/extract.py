@@ -13,6 +13,7 @@ from urllib.parse import quote
 import orjson
 
 from connectors.landing import Landing, Manifest, Pull
+from connectors.limits import Budget
 from connectors.salesforce import bulk, org, rest
 from connectors.salesforce.client import ORG, Client, Refused, soql_time
 from connectors.salesforce.landed import Landed
@@ -36,18 +37,21 @@ def pull(
     landing: Path,
     since: Mapping[str, datetime],
     full: bool = False,
+    fields: Mapping[str, Mapping[str, str]] | None = None,
+    budget: Budget | None = None,
     progress: Say | None = None,
     client: Client | None = None,
 ) -> Pull:
     """See connectors.salesforce.pull. client: one of the caller's making, with retries of its own (tests, diagnosis)."""
-    client = client or Client(settings)
+    client = client or Client(settings, budget=budget)
+    spent = client.budget.total
     target = Landing(landing, settings.name, run_id)
 
     def say(line: str) -> None:
         if progress:
             progress(f"{settings.name}: {line}")  # sources are pulled at once: each line says whose it is
 
-    run = _Run(settings, client, target, {} if full else since, say)
+    run = _Run(settings, client, target, {} if full else since, fields or {}, say)
     try:
         client.connect()
         manifests = run.land_all()
@@ -61,7 +65,7 @@ def pull(
         full=full,
         objects=list(manifests),
         org=about,
-        calls=client.budget.total,
+        calls=client.budget.total - spent,
         daily_used=client.budget.daily_used,
         daily_limit=client.budget.daily_limit,
         server_time=client.server_time,
@@ -78,6 +82,7 @@ class _Run:
     client: Client
     landing: Landing
     since: Mapping[str, datetime]
+    fields: Mapping[str, Mapping[str, str]]
     say: Say
 
     def land_all(self) -> dict[str, Manifest]:

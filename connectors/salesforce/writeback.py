@@ -16,6 +16,7 @@ from typing import Any
 
 from connectors.errors import CrmPermissionError, CrmProtocolError
 from connectors.http import scrub
+from connectors.limits import Budget
 from connectors.salesforce.bulk import JobFailed, discard, wait
 from connectors.salesforce.client import Client, Refused
 from connectors.salesforce.settings import SalesforceSettings
@@ -35,10 +36,17 @@ SPLITS = 16  # further calls to find out which records of a batch make Salesforc
 
 
 def write(
-    settings: SalesforceSettings, *, changes: Path, results: Path, progress: Say | None = None, client: Client | None = None
+    settings: SalesforceSettings,
+    *,
+    changes: Path,
+    results: Path,
+    budget: Budget | None = None,
+    progress: Say | None = None,
+    client: Client | None = None,
 ) -> WriteResult:
     """See connectors.salesforce.write."""
-    client, say = client or Client(settings), progress or (lambda _: None)
+    client, say = client or Client(settings, budget=budget), progress or (lambda _: None)
+    spent = client.budget.total
     total = sum(1 for _ in read_changes(changes))
     try:
         with Results(results) as out:
@@ -46,7 +54,7 @@ def write(
                 client.connect()
                 locked = _collections(client, read_changes(changes), out) if total <= COLLECTIONS else _ingest(client, changes, out, say)
                 _again(client, locked, out, say)
-            return WriteResult(out.written, out.failed, client.budget.total)
+            return WriteResult(out.written, out.failed, client.budget.total - spent)
     finally:
         client.close()
 
