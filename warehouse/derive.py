@@ -121,10 +121,13 @@ def _ensure_tables(con: duckdb.DuckDBPyConnection, crm: str) -> None:
     raw.ensure_tables(con, (f"{crm}_{table}" for table in TABLES[crm]))
 
 
-def touch(con: duckdb.DuckDBPyConnection, table: str, *, delivered: bool) -> None:
-    """Note what `delta` (left by raw.merge) touches. delivered: `landed` holds deals that the CRM sent because they may have changed."""
+def touch(con: duckdb.DuckDBPyConnection, table: str, *, delivered: bool, anew: bool = False) -> None:
+    """Note what `delta` (left by raw.merge) touches. delivered: `landed` holds deals that the CRM sent because they may have changed.
+    anew: derive every deal of `landed` again, also where its record is the one that is here."""
     if delivered:
         con.execute("insert into delivered select id from landed")
+    if anew and table in {"salesforce_opportunity", "hubspot_deal"}:
+        con.execute("insert into touched_deal select id from landed")
     changed = con.execute("select count(*) from delta").fetchone()
     if not changed or not changed[0]:
         return

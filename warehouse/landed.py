@@ -42,6 +42,7 @@ class Shape:
 SHAPES: dict[str, dict[str, Shape]] = {
     "salesforce": {
         "Opportunity.deleted": Shape("salesforce_opportunity", DELETIONS),
+        "Opportunity.gone": Shape("salesforce_opportunity", DELETIONS),
         "OpportunityHistory": Shape("salesforce_opportunity_history", parent="OpportunityId"),
         "OpportunityFieldHistory": Shape("salesforce_opportunity_field_history", parent="OpportunityId"),
         "OpportunityContactRole": Shape("salesforce_opportunity_contact_role", parent="OpportunityId"),
@@ -52,6 +53,7 @@ SHAPES: dict[str, dict[str, Shape]] = {
         "deals": Shape("hubspot_deal", CRM_OBJECT),
         "deals.archived": Shape("hubspot_deal", CRM_OBJECT),
         "deals.gone": Shape("hubspot_deal", DELETIONS),
+        "deals.ids": Shape("hubspot_deal_ids", CRM_OBJECT),
         "deals.history": Shape("hubspot_deal_history", HISTORY),
         "deals.associations": Shape("hubspot_deal_association", ASSOCIATIONS),
         "companies": Shape("hubspot_company", CRM_OBJECT),
