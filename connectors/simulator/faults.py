@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Literal, get_args
 
-Kind = Literal["status", "drop", "truncate", "slow", "daily_limit", "late_commit", "expire_tokens"]
+Kind = Literal["status", "drop", "truncate", "slow", "daily_limit", "late_commit", "expire_tokens", "job_failed"]
 KINDS: tuple[str, ...] = get_args(Kind)
 DETAILS: dict[str, set[str]] = {
     "status": {"status", "headers", "body"},
@@ -17,7 +18,9 @@ DETAILS: dict[str, set[str]] = {
     "daily_limit": set(),
     "late_commit": {"seconds"},
     "expire_tokens": set(),
+    "job_failed": {"message"},
 }
+AT_WORK = {"late_commit", "job_failed"}  # kinds that strike while the work is done, not when its request comes
 REQUIRED: dict[str, set[str]] = {"status": {"status"}, "slow": {"seconds"}, "late_commit": {"seconds"}}
 
 
@@ -50,6 +53,8 @@ class Faults:
     - `daily_limit`: every call answers the CRM's daily-limit error until cleared.
     - `late_commit`: the next `times` writes are stamped now and become visible `seconds=` later by the simulator's clock.
     - `expire_tokens`: every token issued so far is invalid from now on (see `token_generation`).
+    - `job_failed`: the next `times` Salesforce Bulk jobs end as Failed, with `message=` as what the platform says of it. `path` is
+      searched in "jobs/query <operation> <SOQL>" or "jobs/ingest <operation> <object>".
     """
 
     def __init__(self) -> None:
@@ -101,17 +106,21 @@ class Faults:
 
     def next(self, method: str, path: str) -> Fault | None:
         """The failure that this request meets, counted as used; None lets it pass. Called once per request."""
-        return self._take(method, path, late_commit=False)
+        return self._take(method, path, lambda kind: kind not in AT_WORK)
 
     def late_commit(self, method: str = "", path: str = "") -> float | None:
         """Seconds for which the write now being done stays invisible to readers, or None. Called once per write."""
-        fault = self._take(method, path, late_commit=True)
+        fault = self._take(method, path, lambda kind: kind == "late_commit")
         return None if fault is None else float(fault.detail["seconds"])
 
-    def _take(self, method: str, path: str, *, late_commit: bool) -> Fault | None:
+    def job_failed(self, method: str, path: str) -> Fault | None:
+        """The failure that a Bulk job which now starts will end with, or None. Called once per job."""
+        return self._take(method, path, lambda kind: kind == "job_failed")
+
+    def _take(self, method: str, path: str, wanted: Callable[[str], bool]) -> Fault | None:
         with self._lock:
             for fault in self._armed:
-                if (fault.kind == "late_commit") is not late_commit or not fault.matches(method, path):
+                if not wanted(fault.kind) or not fault.matches(method, path):
                     continue
                 if fault.after > 0:
                     fault.after -= 1

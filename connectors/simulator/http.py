@@ -98,15 +98,16 @@ def instrument(
     error_body: ErrorBody,
     daily_limit_status: int = 429,
     outside_daily_limit: str | None = None,
+    log: RequestLog | None = None,
 ) -> Starlette:
     """Put faults, Date header, gzip, request log and remote control around `app`, and return it.
 
     error_body: called as `(status, fault)` for the CRM's own answer; gives headers and a body (bytes, text or anything JSON).
     daily_limit_status: what the CRM answers when the day's calls are used up (Salesforce 403, HubSpot 429).
     outside_daily_limit: path prefix that the daily limit does not touch (Salesforce's token endpoint).
-    `app.state.requests` is the RequestLog.
+    log: where requests are noted; default: a log of its own. `app.state.requests` is the RequestLog.
     """
-    app.state.requests = RequestLog()
+    app.state.requests = log or RequestLog()
     app.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=1)
     # Added last, so outermost: a truncated answer must be cut after compression, with the length that the client was told.
     app.add_middleware(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
-from salesforce_sim_help import World, table, world
-from simple_salesforce.exceptions import SalesforceMalformedRequest
+from salesforce_sim_help import NOW, World, table, world
+from simple_salesforce.exceptions import SalesforceMalformedRequest, SalesforceOperationError
 
 SOQL = "SELECT Id, Name, Amount, IsClosed, CloseDate, SystemModstamp, Account.Name FROM Opportunity"
 
@@ -173,3 +174,112 @@ def test_an_upload_with_an_unknown_column_fails_whole(w: World) -> None:
     assert w.raw.get(f"{w.data}/jobs/ingest/{job['id']}/unprocessedRecords").content == b"Id,Nope__c\nx,1\n"
     with pytest.raises(SalesforceMalformedRequest):
         w.sf.restful(f"jobs/ingest/{job['id']}", method="PATCH", json={"state": "UploadComplete"})
+
+
+def make(w: World, soql: str = SOQL) -> str:
+    return w.raw.post(f"{w.data}/jobs/query", json={"operation": "query", "query": soql}).json()["id"]
+
+
+def test_the_org_lists_its_jobs_a_page_at_a_time(w: World) -> None:
+    w.org.jobs.clear()
+    jobs = {make(w) for _ in range(3)}
+    w.sf.bulk2.Opportunity.update(records=[{"Id": w.column("SELECT Id FROM Opportunity LIMIT 1")[0], "NextStep": "x"}], wait=0.01)
+    for job in jobs:
+        w.wait("query", job)
+    w.org.job_page = 2
+    url, seen, pages = f"{w.data}/jobs/query", [], 0
+    while url:
+        answer = w.raw.get(url).json()
+        seen += answer["records"]
+        pages += 1
+        assert answer["done"] is (answer["nextRecordsUrl"] is None)
+        url = answer["nextRecordsUrl"] and w.url + answer["nextRecordsUrl"]
+    w.org.job_page = 1000
+    assert pages == 2 and {r["id"] for r in seen} == jobs
+    assert set(seen[0]) == {
+        "id", "operation", "object", "createdById", "createdDate", "systemModstamp", "state", "concurrencyMode", "contentType",
+        "apiVersion", "jobType", "lineEnding", "columnDelimiter",
+    }  # fmt: skip
+    listed = {
+        asked: len(w.raw.get(f"{w.data}/jobs/{asked}").json()["records"])
+        for asked in ("query?jobType=V2Query", "query?jobType=Classic", "query?isPkChunkingEnabled=true", "query?concurrencyMode=serial",
+                      "query?isPkChunkingEnabled=false&concurrencyMode=parallel", "ingest", "ingest?jobType=V2Ingest")
+    }  # fmt: skip
+    assert list(listed.values()) == [3, 0, 0, 0, 3, 1, 1], listed
+    assert w.raw.get(f"{w.data}/jobs/query?jobType=Fast").status_code == 400
+    assert w.raw.get(f"{w.data}/jobs/query?queryLocator=mine").json()[0]["errorCode"] == "INVALID_QUERY_LOCATOR"
+
+
+def test_only_a_job_that_has_ended_can_be_deleted(w: World) -> None:
+    w.org.hold_jobs = True
+    job = make(w)
+    refused = w.raw.delete(f"{w.data}/jobs/query/{job}")
+    assert (refused.status_code, refused.json()) == (
+        400, [{"errorCode": "API_ERROR", "message": "Error encountered when deleting the job because the job is not terminated"}],
+    )  # fmt: skip
+    assert w.raw.get(f"{w.data}/jobs/query/{job}/results").json()[0]["errorCode"] == "INVALIDJOBSTATE"
+    assert w.raw.patch(f"{w.data}/jobs/query/{job}", json={"state": "Aborted"}).json()["state"] == "Aborted"
+    w.org.release_jobs()
+    again = w.raw.patch(f"{w.data}/jobs/query/{job}", json={"state": "Aborted"}).json()
+    assert again == [{"errorCode": "INVALIDJOBSTATE", "message": "Aborting already Completed Job not allowed"}]
+    assert w.raw.delete(f"{w.data}/jobs/query/{job}").status_code == 204
+    open_ingest = w.raw.post(f"{w.data}/jobs/ingest", json={"operation": "update", "object": "Opportunity"}).json()["id"]
+    assert w.raw.delete(f"{w.data}/jobs/ingest/{open_ingest}").status_code == 400
+    assert w.raw.patch(f"{w.data}/jobs/ingest/{open_ingest}", json={"state": "Aborted"}).json()["state"] == "Aborted"
+    assert w.raw.delete(f"{w.data}/jobs/ingest/{open_ingest}").status_code == 204
+    assert not {job, open_ingest} & {j.id for j in w.org.jobs.all()}
+
+
+def test_jobs_fail_when_they_are_told_to(w: World) -> None:
+    w.faults.arm("job_failed", times=2, after=1, path="query .* FROM Opportunity", message="Unable to process the query")
+    ends = [w.bulk(soql) for soql in (SOQL, "SELECT Id FROM User", SOQL, SOQL, SOQL)]
+    assert [e["state"] for e in ends] == ["JobComplete", "JobComplete", "Failed", "Failed", "JobComplete"]
+    assert ends[2]["errorMessage"] == "InvalidBatch : Unable to process the query" and "errorMessage" not in ends[0]
+    assert w.raw.get(f"{w.data}/jobs/query/{ends[2]['id']}/results").status_code == 400
+    w.faults.arm("job_failed", path="jobs/ingest update Opportunity")
+    with pytest.raises(SalesforceOperationError, match="InvalidBatch : Retried more than 15 times"):
+        w.sf.bulk2.Opportunity.update(records=[{"Id": w.column("SELECT Id FROM Opportunity LIMIT 1")[0], "NextStep": "not"}], wait=0.01)
+    assert w.column("SELECT Id FROM Opportunity WHERE NextStep = 'not'") == []
+
+
+def test_a_job_fails_when_its_field_is_taken_away_while_it_waits(w: World) -> None:
+    w.org.hold_jobs = True
+    job = make(w, "SELECT Id, NextStep FROM Opportunity")
+    assert w.raw.get(f"{w.data}/jobs/query/{job}").json()["state"] == "InProgress"
+    w.org.hide_field("Opportunity", "NextStep")
+    try:
+        w.org.release_jobs()
+        ended = w.wait("query", job)
+    finally:
+        w.org.hide_field("Opportunity", "NextStep", hidden=False)
+    assert ended["state"] == "Failed" and ended["errorMessage"].startswith("InvalidBatch : Failed to process query: INVALID_FIELD: ")
+    assert "No such column 'NextStep'" in ended["errorMessage"]
+
+
+def test_pages_can_be_made_small_and_tell_their_records(w: World) -> None:
+    w.org.bulk_page, w.org.query_page = 10, 7
+    try:
+        job = w.bulk(SOQL)["id"]
+        locator, sizes = "", []
+        while locator != "null":
+            url = f"{w.data}/jobs/query/{job}/results?maxRecords=50000" + (f"&locator={locator}" if locator else "")
+            page = w.raw.get(url)
+            assert int(page.headers["Sforce-NumberOfRecords"]) == len(table(page.content.decode()))
+            sizes.append(int(page.headers["Sforce-NumberOfRecords"]))
+            locator = page.headers["Sforce-Locator"]
+        assert sizes == [10, 10, 4]
+        assert len(w.raw.get(f"{w.data}/jobs/query/{job}/resultPages").json()["resultPages"]) == 3
+        first = w.sf.query(SOQL, headers={"Sforce-Query-Options": "batchSize=2000"})
+        assert len(first["records"]) == 7 and first["totalSize"] == 24 and len(w.records(SOQL)) == 24
+    finally:
+        w.org.bulk_page = w.org.query_page = None
+
+
+def test_a_job_is_kept_for_a_week(w: World) -> None:
+    job = w.bulk("SELECT Id FROM User")["id"]
+    w.clock.advance(timedelta(days=8))
+    try:
+        assert w.raw.get(f"{w.data}/jobs/query/{job}").status_code == 404
+        assert w.raw.get(f"{w.data}/jobs/query").json()["records"] == []
+    finally:
+        w.clock.set(NOW)

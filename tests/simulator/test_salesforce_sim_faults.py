@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 import requests
@@ -67,3 +68,27 @@ def test_a_truncated_page_of_bulk_results(w: World) -> None:
     with pytest.raises(requests.exceptions.ChunkedEncodingError):
         w.raw.get(f"{w.data}/jobs/query/{job}/results")
     assert w.raw.get(f"{w.data}/jobs/query/{job}/results").headers["Sforce-NumberOfRecords"] == "3"
+
+
+def test_others_use_up_the_days_calls_too(w: World) -> None:
+    limit, w.org.daily_limit = w.org.daily_limit, w.org.calls_today + 1000
+    try:
+        w.org.use_calls(979)
+        assert w.raw.get(f"{w.data}/limits").json()["DailyApiRequests"] == {"Max": w.org.daily_limit, "Remaining": 20}
+        w.org.use_calls(50)
+        assert w.raw.get(f"{w.data}/limits").status_code == 403
+        w.clock.advance(timedelta(days=1))
+        assert w.raw.get(f"{w.data}/limits").json()["DailyApiRequests"]["Remaining"] == w.org.daily_limit - 1
+    finally:
+        w.org.daily_limit = limit
+
+
+def test_the_org_remembers_what_it_was_asked(w: World) -> None:
+    w.org.request_log.clear()
+    w.raw.get(f"{w.data}/limits")
+    w.faults.arm("status", status=503, path="SELECT Id")
+    w.raw.get(f"{w.data}/query/", params={"q": "SELECT Id FROM User"})
+    asked = [(call.method, call.path.removeprefix("/services/data/v62.0"), call.status) for call in w.org.request_log.calls]
+    assert asked == [("GET", "/limits", 200), ("GET", "/query/?q=SELECT Id FROM User", 503)]
+    w.org.request_log.clear()
+    assert w.org.request_log.total == 0 and not w.org.request_log.calls

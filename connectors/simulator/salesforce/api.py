@@ -21,12 +21,11 @@ from starlette.routing import Route
 
 from connectors.simulator.faults import Fault
 from connectors.simulator.http import instrument
-from connectors.simulator.salesforce.bulk import Job, Jobs
+from connectors.simulator.salesforce.bulk import Job
 from connectors.simulator.salesforce.catalogue import SObject
 from connectors.simulator.salesforce.compile import compile_query, literal
 from connectors.simulator.salesforce.errors import DAILY_LIMIT, STATUS_BODIES, OAuthError, SalesforceError, not_found
 from connectors.simulator.salesforce.ids import to_18
-from connectors.simulator.salesforce.results import Results
 from connectors.simulator.salesforce.writes import Batch, Outcome
 
 if TYPE_CHECKING:
@@ -128,8 +127,9 @@ def make_app(org: SalesforceOrg) -> Starlette:
     app.router.redirect_slashes = False
     app.state.org = org
     return instrument(
-        app, clock=org.clock, faults=org.faults, error_body=_fault_body, daily_limit_status=403, outside_daily_limit="/services/oauth2/"
-    )
+        app, clock=org.clock, faults=org.faults, error_body=_fault_body, daily_limit_status=403, outside_daily_limit="/services/oauth2/",
+        log=org.request_log,
+    )  # fmt: skip
 
 
 def _fault_body(status: int, fault: Fault) -> tuple[dict[str, str], Any]:
@@ -149,8 +149,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
 class _Api:
     def __init__(self, org: SalesforceOrg) -> None:
         self.org = org
-        self.results = Results(org)
-        self.jobs = Jobs(org)
+        self.results, self.jobs = org.results, org.jobs
 
     # --- around every call ---
 
@@ -497,7 +496,7 @@ class _Api:
         return answer(self.jobs.create_query(call.json(), call.user, call.version))
 
     def query_jobs(self, call: Call) -> Response:
-        return answer(self.jobs.list(query=True))
+        return answer(self.jobs.listing(call.query, query=True, version=call.version))
 
     def query_job(self, call: Call) -> Response:
         return answer(self.jobs.info(self._query_job(call)))
@@ -526,7 +525,7 @@ class _Api:
         return answer(self.jobs.create_ingest(call.json(), call.user, call.version))
 
     def ingest_jobs(self, call: Call) -> Response:
-        return answer(self.jobs.list(query=False))
+        return answer(self.jobs.listing(call.query, query=False, version=call.version))
 
     def ingest_job(self, call: Call) -> Response:
         return answer(self.jobs.info(self._ingest_job(call)))

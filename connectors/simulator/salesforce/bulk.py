@@ -7,10 +7,11 @@ import csv
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from connectors.simulator.faults import Fault
 from connectors.simulator.salesforce import results
 from connectors.simulator.salesforce.compile import Compiled, compile_query, csv_text, literal
 from connectors.simulator.salesforce.errors import SalesforceError
@@ -24,8 +25,14 @@ DELIMITERS = {"COMMA": ",", "TAB": "\t", "SEMICOLON": ";", "PIPE": "|", "CARET":
 LINE_ENDINGS = {"LF": "\n", "CRLF": "\r\n"}
 PAGE = 50_000  # records of a page of results when the client names no maxRecords
 PARALLEL_PAGES = 5  # URLs in one answer of resultPages
+LIST_LOCATOR = make_id("01g", FIRST_NUMBER)
+JOB_TYPES = {"BigObjectIngest", "Classic", "V2Query", "V2Ingest"}
 MAX_UPLOAD = 150_000_000  # bytes
+LIFETIME = timedelta(days=7)  # after which a job and its results are no more
 UNFINISHED = {"Open", "UploadComplete", "InProgress"}
+FINISHED = {"JobComplete", "Failed", "Aborted"}
+# What the platform says of a query that it gave up, unless the fault says otherwise.
+JOB_FAILED = "Retried more than 15 times. The query could not be processed in time: add filters or select fewer fields"
 
 
 @dataclass
@@ -41,10 +48,13 @@ class Job:
     delimiter: str
     created: datetime
     state: str
+    text: str = ""  # SOQL of a query job
     compiled: Compiled | None = None  # query jobs
+    fault: Fault | None = None  # makes the job fail when its work is done
     key: str | None = None  # external id field of an upsert
     upload: Path | None = None
     polls_left: int = 0
+    started: bool = False
     processed: int = 0
     failed: int = 0
     error: str | None = None
@@ -67,6 +77,7 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._lock = threading.Lock()
         self._created = 0
+        self._held: list[Job] = []
         self.directory = Path(org.scratch_directory)
 
     # --- all jobs ---
@@ -88,27 +99,62 @@ class Jobs:
         return self._show(job, job.state, fresh=True)
 
     def get(self, job_id: str, *, query: bool) -> Job:
-        """Raises NOT_FOUND."""
+        """Raises NOT_FOUND, also for a job that is older than a week."""
         with self._lock:
             job = self._jobs.get(to_18(job_id) or "")
-        if job is None or job.is_query is not query:
+        if job is None or job.is_query is not query or self._expired(job):
             raise SalesforceError("NOT_FOUND", "The requested resource does not exist", status=404)
         return job
 
+    def _expired(self, job: Job) -> bool:
+        return self.org.clock.now() - job.created > LIFETIME
+
+    @staticmethod
+    def seen(job: Job) -> str:
+        """The state that clients see: a job seems at work until it was polled often enough, so that no poll races its thread."""
+        return "InProgress" if job.polls_left > 0 and job.state in {"JobComplete", "Failed"} else job.state
+
     def info(self, job: Job) -> dict[str, Any]:
         """The job as a poll sees it: first UploadComplete, for a while InProgress, then what it is."""
-        state = job.state
-        if state in {"JobComplete", "Failed"} and job.polls_left > 0:
+        state = self.seen(job)
+        if job.polls_left > 0 and job.state in {"JobComplete", "Failed"}:
             job.polls_left -= 1
-            state = "InProgress"
         return self._show(job, state)
 
-    def list(self, *, query: bool) -> dict[str, Any]:
+    def all(self) -> list[Job]:
+        """The jobs that the org still keeps, query and ingest, in the order in which they were made."""
         with self._lock:
-            jobs = [job for job in self._jobs.values() if job.is_query is query]
-        return {"done": True, "records": [self._show(job, job.state) for job in jobs], "nextRecordsUrl": None}
+            return [job for job in self._jobs.values() if not self._expired(job)]
 
-    def _show(self, job: Job, state: str, *, fresh: bool = False) -> dict[str, Any]:
+    def listing(self, asked: Mapping[str, str], *, query: bool, version: str) -> dict[str, Any]:
+        """The org's jobs, 1,000 an answer. asked: jobType, isPkChunkingEnabled, concurrencyMode, queryLocator. Raises API_ERROR."""
+        kind = asked.get("jobType", "V2Query" if query else "V2Ingest")
+        chunking, mode = asked.get("isPkChunkingEnabled", "false").lower(), asked.get("concurrencyMode", "parallel").lower()
+        if kind not in JOB_TYPES or chunking not in {"true", "false"} or mode not in {"serial", "parallel"}:
+            raise SalesforceError("API_ERROR", f"Invalid filter: jobType {kind}, isPkChunkingEnabled {chunking}, concurrencyMode {mode}")
+        # There are no jobs of the Bulk API before 2.0 here, and only those can be chunked by hand or run serially.
+        shown = [job for job in self.all() if self._kind(job) == kind] if chunking == "false" and mode == "parallel" else []
+        start = 0
+        if locator := asked.get("queryLocator"):
+            key, _, place = locator.rpartition("-")
+            if key != LIST_LOCATOR or not place.isdigit():
+                raise SalesforceError("INVALID_QUERY_LOCATOR", "invalid query locator")
+            start = int(place)
+        end = start + self.org.job_page
+        path = f"/services/data/v{version}/jobs/{'query' if query else 'ingest'}"
+        following = f"{path}?queryLocator={LIST_LOCATOR}-{end}" + (f"&jobType={kind}" if "jobType" in asked else "")
+        return {
+            "done": end >= len(shown),
+            "records": [self._show(job, self.seen(job), brief=True) for job in shown[start:end]],
+            "nextRecordsUrl": following if end < len(shown) else None,
+        }
+
+    @staticmethod
+    def _kind(job: Job) -> str:
+        return "V2Query" if job.is_query else "V2Ingest"
+
+    def _show(self, job: Job, state: str, *, fresh: bool = False, brief: bool = False) -> dict[str, Any]:
+        """fresh: as the answer to its creation. brief: as the list of jobs shows it."""
         stamp = f"{job.created:%Y-%m-%dT%H:%M:%S}.000+0000"
         shown: dict[str, Any] = {
             "id": job.id, "operation": job.operation, "object": job.object, "createdById": job.user_id, "createdDate": stamp,
@@ -121,45 +167,85 @@ class Jobs:
                 shown["externalIdFieldName"] = job.key
         shown |= {"lineEnding": job.line_ending, "columnDelimiter": job.delimiter}
         if not fresh:
-            shown |= {"jobType": "V2Query" if job.is_query else "V2Ingest", "retries": 0, "totalProcessingTime": 0}
+            shown["jobType"] = self._kind(job)
+        if not fresh and not brief:
+            shown |= {"retries": 0, "totalProcessingTime": 0}
             shown["numberRecordsProcessed"] = job.processed if state in {"JobComplete", "Failed"} else 0
             if not job.is_query:
                 shown["numberRecordsFailed"] = job.failed if state in {"JobComplete", "Failed"} else 0
-        if job.error and state == "Failed":
+        if job.error and state == "Failed" and not brief:
             shown["errorMessage"] = job.error
         return shown
 
     def change_state(self, job: Job, wanted: str) -> dict[str, Any]:
-        """Abort a job, or tell an ingest job that its data is uploaded."""
-        if wanted == "Aborted" and (job.state in UNFINISHED or job.polls_left > 0):
+        """Abort a job, or tell an ingest job that its data is uploaded. Raises INVALIDJOBSTATE."""
+        state = self.seen(job)
+        if wanted == "Aborted":
+            if state not in UNFINISHED:
+                raise SalesforceError("INVALIDJOBSTATE", "Aborting already Completed Job not allowed")
             job.state, job.polls_left = "Aborted", 0
-        elif wanted == "UploadComplete" and job.state == "Open" and not job.is_query:
+        elif wanted == "UploadComplete" and state == "Open" and not job.is_query:
             job.state = "UploadComplete"
             shown = self._show(job, job.state)
             self._start(job)
             return shown
         else:
-            raise SalesforceError("INVALIDJOBSTATE", f"Transition from {job.state} to {wanted} is not allowed.")
+            raise SalesforceError("INVALIDJOBSTATE", f"Transition from {state} to {wanted} is not allowed.")
         return self._show(job, job.state)
 
     def delete(self, job: Job) -> None:
-        if job.state in {"UploadComplete", "InProgress"}:
-            raise SalesforceError("API_ERROR", f"Error encountered when deleting the job because the job is not terminated: {job.state}")
+        """Forget a job that has ended, with its data. Raises API_ERROR while it is at work."""
+        if self.seen(job) not in FINISHED:
+            raise SalesforceError("API_ERROR", "Error encountered when deleting the job because the job is not terminated")
         with self._lock:
             self._jobs.pop(job.id, None)
+        self._drop(job)
+
+    def _drop(self, job: Job) -> None:
         results.drop(self.org, job.table)
         for path in self.directory.glob(f"{job.id}*"):
             path.unlink(missing_ok=True)
 
+    def clear(self) -> None:
+        """Forget every job; those at work are waited for."""
+        with self._lock:
+            jobs, self._held = list(self._jobs.values()), []
+            self._jobs.clear()
+        for job in jobs:
+            if job.started:
+                job.state = "Aborted"
+                job.done.wait(60)
+            self._drop(job)
+
     def _start(self, job: Job) -> None:
         job.polls_left = self.org.in_progress_polls
         job.state = "InProgress"  # at once: whether a poll outruns the thread must not decide what it sees
+        what = f"{job.operation} {job.text or job.object}"
+        job.fault = self.org.faults.job_failed("POST", f"jobs/{'query' if job.is_query else 'ingest'} {what}")
+        if self.org.hold_jobs:
+            with self._lock:
+                self._held.append(job)
+        else:
+            self._run(job)
+
+    def release(self) -> None:
+        """Let the jobs begin that `org.hold_jobs` has kept waiting."""
+        with self._lock:
+            held, self._held = self._held, []
+        for job in held:
+            if job.state != "Aborted":
+                self._run(job)
+
+    def _run(self, job: Job) -> None:
+        job.started = True
         threading.Thread(target=self._work, args=(job,), name=f"bulk-{job.id}", daemon=True).start()
 
     def _work(self, job: Job) -> None:
         try:
-            if job.compiled is not None:
-                job.processed = results.store(self.org, job.compiled, job.table)
+            if job.fault is not None:
+                raise SalesforceError("InvalidBatch", str(job.fault.detail.get("message", JOB_FAILED)))
+            if job.is_query:
+                self._query(job)
             else:
                 self._ingest(job)
             finished = "JobComplete"
@@ -169,9 +255,22 @@ class Jobs:
         except Exception as error:  # an ended thread would leave the client polling for ever
             job.error = f"UNKNOWN_EXCEPTION : {type(error).__name__}: {error}"
             finished = "Failed"
-        if job.state != "Aborted":
+        if job.state == "Aborted":
+            self._drop(job)  # its results are nobody's
+        else:
             job.state = finished
         job.done.set()
+
+    def _query(self, job: Job) -> None:
+        """Compiled once more: what was there when the job was made may be gone or hidden by now."""
+        try:
+            compiled = compile_query(
+                job.text, self.org.context(), all_rows=job.operation == "queryAll", bulk=True, version=job.version
+            )  # fmt: skip
+        except SalesforceError as error:
+            raise SalesforceError("InvalidBatch", f"Failed to process query: {error.code}: {error.message}") from error
+        job.compiled = compiled
+        job.processed = results.store(self.org, compiled, job.table)
 
     # --- query jobs ---
 
@@ -185,21 +284,29 @@ class Jobs:
         except SalesforceError as error:
             raise SalesforceError("API_ERROR", error.message) from error
         job = self._new(body, operation=operation, object=compiled.sobject.name, user=user, version=version, state="UploadComplete")
-        job.compiled = compiled
+        job.text = text
         shown = self._add(job)
         self._start(job)
         return shown
 
+    def _check_complete(self, job: Job) -> None:
+        if self.seen(job) != "JobComplete":
+            raise SalesforceError("INVALIDJOBSTATE", f"Job is not in a state that has results: {self.seen(job)}")
+
+    def _page_size(self, wanted: int | None) -> int:
+        """Records of a page: what the client wants at most, but not more than the org gives."""
+        own = self.org.bulk_page or PAGE
+        return min(wanted or own, own) if self.org.bulk_page else wanted or own
+
     def result_page(self, job: Job, locator: str | None, max_records: int | None) -> tuple[Path, int, str]:
         """A page of results as a CSV file, its number of records, and the locator of the next page ("null" at the end)."""
-        if job.state != "JobComplete":
-            raise SalesforceError("INVALIDJOBSTATE", f"Job is not in a state that has results: {job.state}")
-        start, size = 0, max_records or PAGE
+        self._check_complete(job)
+        start, size = 0, self._page_size(max_records)
         if locator and locator != "null":
             try:
                 start_text, _, size_text = base64.b64decode(locator + "==").decode().partition("-")
                 start = int(start_text)
-                size = int(size_text) if size_text and max_records is None else size
+                size = int(size_text) if size_text and max_records is None else size  # what resultPages promised
             except ValueError as error:
                 raise SalesforceError("API_ERROR", "Invalid locator") from error
         leaves = job.compiled.leaves() if job.compiled else []
@@ -226,10 +333,12 @@ class Jobs:
         """Up to five addresses of pages, to be fetched side by side."""
         if float(version) != float(job.version):
             raise SalesforceError("API_ERROR", "The API version of the request differs from that of the job", status=409)
-        if job.state != "JobComplete":
-            raise SalesforceError("INVALIDJOBSTATE", f"Job is not in a state that has results: {job.state}")
-        start = int(base64.b64decode(locator + "==").decode().partition("-")[0]) if locator else 0
-        size = max_records or PAGE
+        self._check_complete(job)
+        try:
+            start = int(base64.b64decode(locator + "==").decode().partition("-")[0]) if locator else 0
+        except ValueError as error:
+            raise SalesforceError("API_ERROR", "Invalid locator") from error
+        size = self._page_size(max_records)
         base = f"/services/data/v{version}/jobs/query/{job.id}"
         starts = list(range(start, max(job.processed, 1), size))
         done = len(starts) <= PARALLEL_PAGES

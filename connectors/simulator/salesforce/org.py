@@ -21,13 +21,16 @@ import orjson
 
 from connectors.simulator.clock import SimClock
 from connectors.simulator.faults import Faults
+from connectors.simulator.http import RequestLog
 from connectors.simulator.salesforce import formula as formulas
 from connectors.simulator.salesforce import ids, seed
 from connectors.simulator.salesforce.auth import Identity
+from connectors.simulator.salesforce.bulk import Jobs
 from connectors.simulator.salesforce.catalogue import Field, SObject, make_field
 from connectors.simulator.salesforce.compile import Context
 from connectors.simulator.salesforce.errors import SalesforceError
 from connectors.simulator.salesforce.objects import FORECAST_CATEGORY_NAMES, standard_objects
+from connectors.simulator.salesforce.results import Results
 from connectors.simulator.salesforce.writes import Batch, Outcome, Writer
 
 if TYPE_CHECKING:
@@ -80,6 +83,11 @@ class SalesforceOrg:
         self._calls_day = clock.now().date()
         self.in_progress_polls = 1  # how often a Bulk job answers InProgress before it is done
         self.bulk_enabled = True
+        self.bulk_page: int | None = None  # records of a page of Bulk results at most; None: 50,000 unless the client names a number
+        self.query_page: int | None = None  # records of a page of a REST query at most; None: what the client asks for, 200 to 2,000
+        self.job_page = 1000  # jobs in one answer of the list of jobs
+        self.hold_jobs = False  # True: new Bulk jobs wait, InProgress to whoever polls, until `release_jobs()`
+        self.request_log = RequestLog()  # every request that the org was sent, control calls left out: `.calls`, `.clear()`
         self.tracked_fields = [
             "StageName", "Amount", "CloseDate", "OwnerId", "NextStep", "Probability", "ForecastCategoryName", "AccountId", "Type",
             "Loss_Reason__c",
@@ -90,6 +98,7 @@ class SalesforceOrg:
         self._numbers: dict[str, int] = {}
 
         self._scratch_dir = tempfile.TemporaryDirectory(prefix="plumbline-salesforce-")
+        self.results, self.jobs = Results(self), Jobs(self)
         fresh = path is None or not path.exists()
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -418,22 +427,38 @@ class SalesforceOrg:
     def has_locks(self) -> bool:
         return any(times > 0 for times in self._locked.values())
 
-    # --- the API's counter ------------------------------------------------------------------------------------------------
+    # --- the API's counter and its queue of jobs ---------------------------------------------------------------------------
 
     def count_call(self) -> bool:
         """Count one API call; False when the day's calls are used up."""
         with self.lock:
-            today = self.clock.now().date()
-            if today != self._calls_day:
-                self._calls, self._calls_day = 0, today
+            self._new_day()
             if self._calls >= self.daily_limit:
                 return False
             self._calls += 1
             return True
 
+    def use_calls(self, count: int) -> None:
+        """Let others have made `count` calls today, beside ours. `daily_limit` may be set too."""
+        with self.lock:
+            self._new_day()
+            self._calls = min(self._calls + count, self.daily_limit)
+
     @property
     def calls_today(self) -> int:
-        return self._calls
+        with self.lock:
+            self._new_day()
+            return self._calls
+
+    def _new_day(self) -> None:
+        today = self.clock.now().date()
+        if today != self._calls_day:
+            self._calls, self._calls_day = 0, today
+
+    def release_jobs(self) -> None:
+        """Let the Bulk jobs that `hold_jobs` has kept waiting begin, and later ones at once."""
+        self.hold_jobs = False
+        self.jobs.release()
 
     def app(self) -> Starlette:
         """The org's HTTP API as a Starlette app, faults and remote control included."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from connectors.simulator.salesforce.org import SalesforceOrg
 
 LIFETIME = timedelta(days=2)  # of a query locator
+MOST = 2000  # records of a page
 KEPT = 20  # open results; the oldest goes first
 
 
@@ -58,6 +59,7 @@ class Results:
                 n = int(cursor.execute(compiled.sql).fetchall()[0][0])
                 return _page([], n, None)
             row = compiled.json_row(org.objects, version)
+            batch = min(batch, org.query_page or batch)
             limit = 2000 if compiled.kind == "aggregate" else batch
             first = cursor.execute(f"SELECT {row} FROM ({compiled.sql} ) r LIMIT {limit + 1}").fetchall()
         if len(first) <= limit:
@@ -79,6 +81,14 @@ class Results:
             drop(org, stored.table)
         return self.page(f"{locator}-0", version)
 
+    def clear(self) -> None:
+        """Forget every open result."""
+        with self._lock:
+            stored = list(self._stored.values())
+            self._stored.clear()
+        for one in stored:
+            drop(self.org, one.table)
+
     def page(self, locator: str, version: str, batch: int | None = None) -> bytes:
         """A page by its locator, `<id>-<number of the first record>`. Raises INVALID_QUERY_LOCATOR."""
         key, _, start_text = locator.partition("-")
@@ -86,7 +96,7 @@ class Results:
             stored = self._stored.get(key)
         if stored is None or not start_text.isdigit() or self.org.clock.now() - stored.opened > LIFETIME:
             raise SalesforceError("INVALID_QUERY_LOCATOR", "invalid query locator")
-        start, size = int(start_text), batch or stored.batch
+        start, size = int(start_text), min(batch or stored.batch, self.org.query_page or MOST)
         if start >= stored.total:
             raise SalesforceError("INVALID_QUERY_LOCATOR", "invalid query locator")
         with self.org.reading() as cursor:
