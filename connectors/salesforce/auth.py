@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from connectors.errors import CrmAuthError, CrmError, CrmProtocolError, CrmUnavailableError
 from connectors.http import RetryPolicy, Transient, network_trouble, retry_after, scrub
-from connectors.salesforce.settings import JWT_LOGIN, JWT_LOGIN_SANDBOX, SalesforceSettings
+from connectors.salesforce.settings import SalesforceSettings
 from connectors.salesforce.transport import TSession
 
 SIGN_INS = 3  # in a row without one call that a token of ours was good for: more would only lock the user out
@@ -29,9 +29,17 @@ ASSERTION_LIFE = timedelta(minutes=3)  # the longest that Salesforce takes
 # How a token endpoint says that it read no credentials, or not these.
 UNREAD = frozenset({"invalid_client_id", "invalid_client", "invalid_request"})
 
+# Refusals that no other address would take back.
+HOPELESS = frozenset({"inactive_user", "inactive_org"})
+
 # (error, part of its description) of the token endpoint → what to do. Codes: help.salesforce.com "OAuth 2.0 Authorization Errors".
 FIXES: tuple[tuple[str, str, str], ...] = (
     ("invalid_client_id", "", "Check client_id: it is the consumer key of the external client app (or connected app) of this org."),
+    (
+        "app_not_found",
+        "",
+        "Install the external client app in this org; if it is, set login_url and audience to the org's My Domain address.",
+    ),
     ("invalid_client", "", "Check client_secret, or take a new one from the app's OAuth settings."),
     ("invalid_grant", "no client credentials user", "Name a run-as user for the client credentials flow in the app's policies."),
     ("invalid_grant", "no valid scopes", 'Add the scope "Manage user data via APIs (api)" to the app.'),
@@ -41,8 +49,12 @@ FIXES: tuple[tuple[str, str, str], ...] = (
         "Pre-authorize the user for the app: permitted users = admin approved, and its profile or permission set.",
     ),
     ("invalid_grant", "not supported on this domain", "Use the org's My Domain address as instance_url (and login_url)."),
-    ("invalid_grant", "audience", "Check login_url: login.salesforce.com, or test.salesforce.com for a sandbox."),
-    ("invalid_grant", "refresh token", "The refresh token has expired or was revoked: authorize the app again and put in the new one."),
+    ("invalid_grant", "audience", "Set audience to the login address that the org goes by: login or test.salesforce.com, or its My Domain."),
+    (
+        "invalid_grant",
+        "refresh token",
+        "The refresh token has expired, was revoked, or was good for one run because the app rotates them: turn rotation off, authorize again.",
+    ),
     ("invalid_grant", "assertion", "Check that the app holds the certificate of private_key_file, and this machine's clock."),
     ("invalid_app_access", "", "Give the user access to the app (profile or permission set)."),
     ("inactive_user", "", "The user is inactive: activate it or name another."),
@@ -56,6 +68,10 @@ CHECK = {
     "refresh_token": "Check client_id, client_secret and refresh_token; a revoked token needs a new authorization.",
     "session": 'Take a new access token; for unattended runs use auth = "client_credentials" or "jwt".',
 }
+ROTATES = (
+    "the app rotates refresh tokens: the configured one is used up and the next run cannot sign in; turn rotation off in the app's "
+    "OAuth policies and put in a new token, or sign in by client_credentials or jwt"
+)
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,7 @@ class TokenProvider:
         self._token: Token | None = None
         self._unproven = 0
         self._refresh_token = settings.refresh_token
+        self._place = settings.token_places[0]  # where we ask, and for whom an assertion is meant; the first that gave a token stays
         self._skew = timedelta(0)  # added to our clock in assertions
         self._in_form = False  # client_id and client_secret in the form: some gateways keep the Authorization header to themselves
         self.rotates = False  # the org issues a new refresh token each time: the configured one is good for one run only
@@ -92,11 +109,11 @@ class TokenProvider:
                 self._token = self._sign_in()
             return self._token
 
-    def refresh(self, stale: Token, obj: str) -> Token:
-        """A token other than `stale`: another thread's if it was quicker, else a new one. Raises CrmAuthError when
-        new tokens do not help either."""
+    def refresh(self, stale: Token, obj: str, refusals: int = 1) -> Token:
+        """A token other than `stale`: another thread's if it was quicker, else a new one. Raises CrmAuthError when new tokens do
+        not help either: `refusals` is how often this call met a 401, and other calls may well be accepted meanwhile."""
         with self._lock:
-            if self._token is not stale and self._token is not None:
+            if self._token is not stale and self._token is not None and refusals <= SIGN_INS:
                 return self._token
             if self.settings.auth == "session":
                 raise CrmAuthError(
@@ -106,7 +123,7 @@ class TokenProvider:
                     fix=CHECK["session"],
                     code="INVALID_SESSION_ID",
                 )
-            if self._unproven >= SIGN_INS:
+            if self._unproven >= SIGN_INS or refusals > SIGN_INS:
                 raise CrmAuthError(
                     f"signing in works, but {urlsplit(self.settings.instance_url).netloc} refuses the token each time",
                     source=self.settings.name,
@@ -133,7 +150,18 @@ class TokenProvider:
         if self.settings.auth == "session":
             assert self.settings.access_token is not None  # settings are complete  # noqa: S101
             return Token(self.settings.access_token)
-        return self.policy.run(self._attempt)
+        places = [self._place] if self._token else self.settings.token_places
+        refusals: list[CrmError] = []
+        for place in places:
+            self._place = place
+            try:
+                return self.policy.run(self._attempt)
+            except (CrmAuthError, CrmUnavailableError) as refused:  # a firewall may open the way to the org's own address only
+                if refused.code in HOPELESS:
+                    raise
+                refusals.append(refused)
+        # The place that knows app and user tells what is wrong with them; the others only that they do not.
+        raise next((r for r in refusals if isinstance(r, CrmAuthError) and not _elsewhere(r)), refusals[0])
 
     def _grant(self) -> tuple[dict[str, str], dict[str, str]]:
         """The form and the headers of the token request."""
@@ -160,7 +188,7 @@ class TokenProvider:
         claims = {
             "iss": s.client_id,
             "sub": s.username,
-            "aud": audience(s.token_host),
+            "aud": self._place[1],
             "exp": int((datetime.now(UTC) + self._skew + ASSERTION_LIFE).timestamp()),
         }
         try:
@@ -177,7 +205,7 @@ class TokenProvider:
         from simple_salesforce.login import token_login
 
         form, headers = self._grant()
-        host = self.settings.token_host
+        host = self._place[0]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # it prints an authorization URL with the consumer key
@@ -234,7 +262,7 @@ class TokenProvider:
         s = self.settings
         if status == 429 or status >= 500:
             failed = CrmUnavailableError(
-                f"{urlsplit(s.token_host).netloc} answers {status} to the sign-in",
+                f"{urlsplit(self._place[0]).netloc} answers {status} to the sign-in",
                 source=s.name,
                 obj="sign-in",
                 fix="Run again later.",
@@ -265,16 +293,13 @@ class TokenProvider:
     def _not_oauth(self, status: int = 200) -> CrmError:
         s = self.settings
         return CrmProtocolError(
-            f"{urlsplit(s.token_host).netloc} answers {status} without a token where Salesforce issues tokens",
+            f"{urlsplit(self._place[0]).netloc} answers {status} without a token where Salesforce issues tokens",
             source=s.name,
             obj="sign-in",
             fix="Check instance_url and login_url: they must be the org's My Domain address, or login.salesforce.com for jwt.",
         )
 
 
-def audience(token_host: str) -> str:
-    """`aud` of the JWT flow: Salesforce's login address, not the My Domain; elsewhere the host that issues the token."""
-    host = urlsplit(token_host).hostname or ""
-    if not host.endswith(".salesforce.com"):
-        return token_host
-    return JWT_LOGIN_SANDBOX if host == "test.salesforce.com" or ".sandbox." in host else JWT_LOGIN
+def _elsewhere(refused: CrmAuthError) -> bool:
+    """Whether a refusal says no more than that this is the wrong door."""
+    return refused.code in ("app_not_found", "invalid_client_id") or "audience" in refused.what.lower()

@@ -88,8 +88,9 @@ class Client:
         if wanted:
             version = int(wanted.split(".")[0])
             if offered and version not in offered:
+                why = "Salesforce has retired it" if version < offered[0] else "it is newer than the org" if version > offered[-1] else ""
                 raise CrmProtocolError(
-                    f"the org does not offer API version {wanted}",
+                    f"the org does not offer API version {wanted}" + (f": {why}" if why else ""),
                     source=self.settings.name,
                     fix=f"Remove api_version from the configuration, or take one from {offered[0]}.0 to {offered[-1]}.0.",
                 )
@@ -193,6 +194,7 @@ class Client:
             self.connect()
 
         def attempt() -> T:
+            refusals = 0
             while True:
                 self._sent.number = None  # what a sign-in answers is no answer to a call
                 token = self.tokens.token()
@@ -209,7 +211,8 @@ class Client:
                 if refused.status != 401:
                     raise self._judge(obj, refused)
                 self._sent.number = None
-                self.tokens.refresh(token, obj)  # gives up with CrmAuthError when fresh tokens are refused too
+                refusals += 1
+                self.tokens.refresh(token, obj, refusals)  # gives up with CrmAuthError when fresh tokens are refused too
 
         return self.policy.run(attempt)
 

@@ -15,9 +15,10 @@ import orjson
 from connectors.landing import Landing, Manifest, Pull
 from connectors.limits import Budget
 from connectors.salesforce import bulk, org, rest
+from connectors.salesforce.auth import ROTATES
 from connectors.salesforce.client import ORG, Client, Refused, soql_time
 from connectors.salesforce.landed import Landed
-from connectors.salesforce.objects import DELETED, OBJECTS, OPPORTUNITY, SObject
+from connectors.salesforce.objects import DELETED, OBJECTS, OPPORTUNITY, ORGANIZATION, SObject
 from connectors.salesforce.schema import GONE_FIELD, URL_LIMIT, Selection, select
 from connectors.salesforce.settings import SalesforceSettings
 from connectors.salesforce.stamps import instant
@@ -115,6 +116,8 @@ class _Run:
         manifest.complete = manifest.mode == "full" and landed.whole
         manifest.watermark = watermark(started, landed.greatest, committed) if selection.cursor else None
         manifest.files, manifest.fields = landed.files, list(selection.fields)
+        if spec is ORGANIZATION and client.tokens.rotates:
+            landed.notices.append(ROTATES)
         manifest.notice = "; ".join(filter(None, (selection.notice(), *landed.notices))) or None
         return self._finish(manifest, before)
 

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import jwt
 import pytest
@@ -14,8 +14,9 @@ from salesforce_stub import NOW, Stub, error, serving
 
 from connectors.errors import CrmAuthError, CrmProtocolError, CrmUnavailableError
 from connectors.http import RetryPolicy, network_trouble, scrub
-from connectors.salesforce.auth import audience
+from connectors.salesforce.auth import ROTATES
 from connectors.salesforce.client import Client
+from connectors.salesforce.extract import pull
 from connectors.salesforce.settings import SalesforceSettings
 
 POLICY = RetryPolicy(sleep=lambda seconds: None)
@@ -59,9 +60,17 @@ CREDENTIALS = {"client_id": "id", "client_secret": "right-secret"}
         ({"auth": "session"}, "needs access_token"),
         ({"auth": "jwt", "client_id": "x", "username": "u", "private_key_file": "/no/key.pem"}, "there is no private_key_file /no/key.pem"),
         ({**CREDENTIALS, "instance_url": "http://acme.my.salesforce.com"}, "must start with https://"),
-        ({**CREDENTIALS, "instance_url": "acme.my.salesforce.com"}, "must be an address"),
-        ({**CREDENTIALS, "instance_url": "https://acme.my.salesforce.com/lightning/page"}, "must end after the host name"),
-        ({**CREDENTIALS, "instance_url": "https://acme.lightning.force.com"}, "https://acme.my.salesforce.com"),
+        ({**CREDENTIALS, "instance_url": "acme.my.salesforce.com"}, 'with its scheme: "https://acme.my.salesforce.com"'),
+        ({**CREDENTIALS, "instance_url": "acme.my.salesforce.com/home"}, 'with its scheme: "https://acme.my.salesforce.com"'),
+        ({**CREDENTIALS, "instance_url": "not an address"}, "must be an address"),
+        (
+            {**CREDENTIALS, "instance_url": "https://acme.my.salesforce.com/lightning/page"},
+            'must end after the host name: "https://acme.my.salesforce.com"',
+        ),
+        ({**CREDENTIALS, "instance_url": "https://login.salesforce.com"}, "the login page of all orgs"),
+        ({**CREDENTIALS, "login_url": "https://test.salesforce.com"}, 'does not serve auth = "client_credentials"'),
+        ({**CREDENTIALS, "login_url": "https://acme.lightning.force.com"}, 'the API answers at "https://acme.my.salesforce.com"'),
+        ({**CREDENTIALS, "audience": "https://login.salesforce.com"}, 'audience is for auth = "jwt" only'),
         ({**CREDENTIALS, "instance_url": "https://u:p@acme.my.salesforce.com"}, "user name or password"),
         ({**CREDENTIALS, "api_version": "sixty"}, 'must look like "60.0"'),
         ({**CREDENTIALS, "quota_share": 0}, "greater than 0"),
@@ -82,20 +91,87 @@ def test_versions_are_written_in_many_ways(version):
     assert settings(**CREDENTIALS, api_version=version).api_version == "60.0"
 
 
-def test_where_tokens_come_from(pem):
+@pytest.mark.parametrize(
+    ("seen", "right"),
+    [
+        ("https://acme.lightning.force.com", "acme.my.salesforce.com"),
+        ("acme.lightning.force.com/lightning/o/Opportunity/list", "acme.my.salesforce.com"),
+        ("https://ACME--uat.sandbox.lightning.force.com/lightning/page/home", "acme--uat.sandbox.my.salesforce.com"),
+        ("https://acme.develop.lightning.force.com", "acme.develop.my.salesforce.com"),
+        ("https://acme.my.salesforce-setup.com/lightning/setup/SetupOneHome/home", "acme.my.salesforce.com"),
+        ("https://acme--uat.sandbox.my.salesforce-setup.com", "acme--uat.sandbox.my.salesforce.com"),
+        ("https://acme--c.vf.force.com/apex/page", "acme.my.salesforce.com"),
+        ("https://acme--uat--c.sandbox.vf.force.com", "acme--uat.sandbox.my.salesforce.com"),
+        ("https://base.lightning.crmforce.mil", "base.my.salesforce.mil"),
+        ("https://acme.lightning.sfcrmapps.cn", "acme.my.sfcrmproducts.cn"),
+    ],
+)
+def test_the_address_that_a_browser_shows_is_answered_with_the_right_one(seen, right):
+    with pytest.raises(ValidationError) as caught:
+        settings(seen, **CREDENTIALS)
+    assert f'the API answers at "https://{right}"' in str(caught.value)
+    assert settings(f"https://{right}", **CREDENTIALS).token_host == f"https://{right}"
+
+
+LOGIN, TEST = "https://login.salesforce.com", "https://test.salesforce.com"
+
+
+@pytest.mark.parametrize(
+    ("org", "shared"),
+    [
+        ("https://acme.my.salesforce.com", LOGIN),
+        ("https://acme-dev-ed.develop.my.salesforce.com", LOGIN),
+        ("https://acme.trailblaze.my.salesforce.com", LOGIN),
+        ("https://eu42.salesforce.com", LOGIN),
+        ("https://acme--uat.sandbox.my.salesforce.com", TEST),
+        ("https://acme--uat.cs42.my.salesforce.com", TEST),
+        ("https://brave-otter-1234.scratch.my.salesforce.com", TEST),
+        ("https://cs42.salesforce.com", TEST),
+        ("https://usa2s.sfdc-y37hzm.salesforce.com", TEST),
+        ("https://acme.my.sfcrmproducts.cn", "https://login.sfcrmproducts.cn"),
+        ("https://acme--uat.sandbox.my.sfcrmproducts.cn", "https://test.sfcrmproducts.cn"),
+    ],
+)
+def test_jwt_asks_the_clouds_login_address_first_and_the_org_itself_after_it(pem, org, shared):
+    by_key = settings(org, auth="jwt", client_id="x", username="u", private_key_file=pem)
+    assert by_key.token_places == ((shared, shared), (org, shared), (org, org))
+    assert settings(org, **CREDENTIALS).token_places == ((org, org),)  # other flows know only the org
+
+
+def test_jwt_of_a_military_org_of_this_machine_and_as_configured(pem):
     by_key = {"auth": "jwt", "client_id": "x", "username": "u", "private_key_file": pem}
-    assert settings(**CREDENTIALS).token_host == "https://acme.my.salesforce.com"
-    assert settings(**by_key).token_host == "https://login.salesforce.com"
-    assert settings("https://acme--uat.sandbox.my.salesforce.com", **by_key).token_host == "https://test.salesforce.com"
-    assert settings("https://acme.my.salesforce.mil", **by_key).token_host == "https://acme.my.salesforce.mil"
-    assert settings("http://127.0.0.1:8080", **by_key).token_host == "http://127.0.0.1:8080"
-    assert settings(**by_key, login_url="https://acme.my.salesforce.com/").token_host == "https://acme.my.salesforce.com"
+    mil, own = "https://base.my.salesforce.mil", "https://acme.my.salesforce.com"
+    assert settings(mil, **by_key).token_places == ((mil, mil), (mil, LOGIN))
+    assert settings("http://127.0.0.1:8080", **by_key).token_places == (("http://127.0.0.1:8080", "http://127.0.0.1:8080"),)
+    assert settings(**by_key, login_url=own + "/").token_places == ((own, LOGIN), (own, own))
+    assert settings(**by_key, login_url=own, audience="https://site.acme.example/customers/").token_places == (
+        (own, "https://site.acme.example/customers"),
+    )
 
 
-def test_audience_is_the_login_address_not_the_my_domain():
-    assert audience("https://acme.my.salesforce.com") == "https://login.salesforce.com"
-    assert audience("https://acme--uat.sandbox.my.salesforce.com") == "https://test.salesforce.com"
-    assert audience("https://acme.my.salesforce.mil") == "https://acme.my.salesforce.mil"
+def test_jwt_goes_on_to_the_org_where_the_shared_login_address_does_not_know_the_app(stub, org, pem, key, monkeypatch):
+    """External client apps since Spring '26, and GovCloud: one token for the run, and the place is remembered."""
+    stub.now = datetime.now(UTC)
+    places = ((org, "https://login.salesforce.com"), (org, "https://gov.my.salesforce.com"), (org, org))
+    monkeypatch.setattr(SalesforceSettings, "token_places", property(lambda self: places))
+    stub.answer("oauth2/token", 400, {"error": "app_not_found", "error_description": "External client app is not installed in this org"})
+    client = Client(settings(org, auth="jwt", client_id="consumer", username="u@acme.example", private_key_file=pem), POLICY)
+    client.connect()
+    stub.tokens.clear()
+    client.call("Opportunity", "sobjects/Opportunity/describe")
+    told = [jwt.decode(f["assertion"], options={"verify_signature": False})["aud"] for f in stub.forms]
+    assert told == ["https://gov.my.salesforce.com"] * 2  # the first was refused before the stub noted it
+
+    stub.answer("oauth2/token", 400, {"error": "app_not_found", "error_description": "External client app is not installed in this org"})
+    stub.answer("oauth2/token", 400, {"error": "invalid_grant", "error_description": "user hasn't approved this consumer"})
+    stub.answer("oauth2/token", 400, {"error": "invalid_grant", "error_description": "audience is invalid"})
+    with pytest.raises(CrmAuthError, match="Pre-authorize the user"):  # what the place that knows the app has to say
+        Client(client.settings, POLICY).connect()
+
+    stub.answer("oauth2/token", 400, {"error": "inactive_user", "error_description": "user is inactive"})
+    with pytest.raises(CrmAuthError, match="activate it"):
+        Client(client.settings, POLICY).connect()
+    assert not stub.faults  # and nowhere else is asked
 
 
 def limits(client):
@@ -130,13 +206,18 @@ def test_file_that_is_no_key(org, tmp_path):
     assert "Zm9v" not in str(caught.value)
 
 
-def test_refresh_token_that_rotates_is_followed(stub, org):
-    client = Client(settings(org, auth="refresh_token", client_id="id", refresh_token="first"), POLICY)
+def test_refresh_token_that_rotates_is_followed_within_the_run_and_told(stub, org, tmp_path):
+    config = settings(org, auth="refresh_token", client_id="id", refresh_token="first")
     stub.answer("oauth2/token", 200, {"access_token": "T9", "instance_url": org, "refresh_token": "second"})
-    client.connect()  # T9 is not known to the stub: the first call refreshes
-    stub.tokens.add("T1")
-    client.call("Opportunity", "sobjects/Opportunity/describe")
+    client = Client(config, POLICY)  # T9 is not known to the stub: the first call refreshes
+    pull(config, run_id="r1", landing=tmp_path, since={}, client=client)
     assert [form["refresh_token"] for form in stub.forms] == ["second"] and client.tokens.rotates
+    notices = [json.loads(m.read_text())["notice"] or "" for m in tmp_path.glob("sales/r1/*/manifest.json")]
+    assert [n for n in notices if "the app rotates refresh tokens" in n] == [ROTATES] and "second" not in "".join(notices)
+
+    stub.answer("oauth2/token", 400, {"error": "invalid_grant", "error_description": "expired access/refresh token"}, times=2)
+    with pytest.raises(CrmAuthError, match="turn rotation off"):
+        Client(config, POLICY).connect()
 
 
 @pytest.mark.parametrize(
@@ -192,17 +273,98 @@ def test_token_endpoint_that_stays_down(stub, org):
         Client(settings(org, **CREDENTIALS), POLICY).connect()
 
 
-def test_one_sign_in_for_all_threads(stub, org):
-    client = Client(settings(org, **CREDENTIALS), POLICY)
-    client.connect()
-    stub.tokens.clear()
-    stub.arm("oauth2/token", lambda h: time.sleep(0.1) or False)
-    threads = [threading.Thread(target=lambda: client.call("x", "sobjects/Opportunity/describe")) for _ in range(8)]
+def at_once(*works):
+    """Run all of it in threads that start together; gives what was raised."""
+    gate, raised = threading.Barrier(len(works)), []
+
+    def one(work):
+        gate.wait()
+        try:
+            work()
+        except CrmAuthError as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=one, args=(work,)) for work in works]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
-    assert stub.issued == 2 and client.budget.daily_limit == 10000
+        thread.join(30)
+    return raised
+
+
+def ways_to_call(client, tmp_path):
+    """Eight calls of all kinds: describe, REST pages, Bulk jobs and Bulk results."""
+    client.call("org", "jobs/query", method="POST", json={"operation": "query", "query": "SELECT Id FROM Opportunity"})
+    job = "jobs/query/750000000000000AAA"
+    query = f"{client.data}/queryAll/?q=SELECT+Id+FROM+Opportunity"
+    return [
+        lambda: client.call("Opportunity", "sobjects/Opportunity/describe"),
+        lambda: client.call("Account", "sobjects/Opportunity/describe"),
+        lambda: client.fetch("Opportunity", query),
+        lambda: client.fetch("Task", query),
+        lambda: client.call("Opportunity", job),
+        lambda: client.download("Opportunity", f"{client.data}/{job}/results?locator=0", tmp_path / "0.csv"),
+        lambda: client.download("Opportunity", f"{client.data}/{job}/results?locator=2", tmp_path / "1.csv"),
+        lambda: client.fetch("Opportunity", f"{client.data}/{job}/resultPages"),
+    ]
+
+
+def test_one_sign_in_for_all_threads(stub, org, tmp_path):
+    """Eight threads meet an expired token at the same time, by describe, REST and Bulk: one of them signs in, once."""
+    client = Client(settings(org, **CREDENTIALS), POLICY)
+    works = ways_to_call(client, tmp_path)
+    for _ in range(2):  # tokens that expire once more are followed as well
+        before = stub.issued
+        stub.tokens.clear()
+        stub.arm("oauth2/token", lambda h: time.sleep(0.1) or False)
+        assert at_once(*works) == []
+        assert stub.issued == before + 1
+    assert client.budget.daily_limit == 10000
+
+
+def test_a_401_that_stays_ends_after_few_sign_ins_in_every_thread(stub, org, tmp_path):
+    client = Client(settings(org, **CREDENTIALS), POLICY)
+    works = ways_to_call(client, tmp_path)
+    before = stub.issued
+    stub.answer("/services/data/v60.0/", 401, error("INVALID_SESSION_ID"), times=500)
+    raised = at_once(*works)
+    assert len(raised) == 8 and all("refuses the token each time" in str(e) and "IP and session policies" in str(e) for e in raised)
+    assert stub.issued - before <= 3 and stub.calls("/services/data/v60.0/") < 50
+
+
+def test_one_resource_that_stays_401_ends_although_others_are_accepted(stub, org, tmp_path):
+    client = Client(settings(org, **CREDENTIALS), POLICY)
+    *_, results, _, _ = works = ways_to_call(client, tmp_path)
+    stub.answer("results", 401, error("INVALID_SESSION_ID"), times=500)
+    over = threading.Event()
+
+    def doomed():
+        try:
+            results()
+        finally:
+            over.set()
+
+    def busy():
+        while not over.is_set():
+            works[0]()
+
+    raised = at_once(doomed, busy, busy)
+    assert len(raised) == 1 and stub.calls("results") == 4 and stub.issued <= 5
+
+
+def test_api_version(stub, org):
+    """The newest that both know; the configured one as it is; one that the org does not have is told with those that it has."""
+    stub.versions = ["31.0", "59.0", "60.0", "99.0"]
+    client = Client(settings(org, **CREDENTIALS), POLICY)
+    client.connect()
+    assert client.data == "/services/data/v60.0"
+    client = Client(settings(org, **CREDENTIALS, api_version="59"), POLICY)
+    client.connect()
+    assert client.data == "/services/data/v59.0"
+    for version, said in [("29.0", "29.0: Salesforce has retired it"), ("100.0", "100.0: it is newer than the org"), ("45.0", "version 45.0\n")]:
+        with pytest.raises(CrmProtocolError, match=said) as caught:
+            Client(settings(org, **CREDENTIALS, api_version=version), POLICY).connect()
+        assert "take one from 31.0 to 99.0" in str(caught.value) and stub.issued == 2  # before anything is sent
 
 
 def test_netrc_does_not_replace_our_token(stub, org, tmp_path, monkeypatch):
