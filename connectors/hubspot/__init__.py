@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from connectors.diagnosis import Diagnosis
     from connectors.hubspot.settings import HubSpotSettings
     from connectors.landing import Pull
     from connectors.limits import Budget
     from connectors.writing import WriteResult
 
-__all__ = ["pull", "write"]
+__all__ = ["diagnose", "pull", "write"]
 
 
 def pull(
@@ -47,3 +48,10 @@ def write(
     from connectors.hubspot import writeback
 
     return writeback.write(settings, changes=changes, results=results, budget=budget, progress=progress)
+
+
+def diagnose(settings: HubSpotSettings, *, writes: bool, progress: Callable[[str], None] | None = None) -> list[Diagnosis]:
+    """Look at the portal with this token. See `connectors.hubspot.diagnose.diagnose`."""
+    from connectors.hubspot.diagnose import diagnose as work
+
+    return work(settings, writes=writes, progress=progress)

@@ -1,4 +1,4 @@
-"""Salesforce as a source of opportunities and a target of write-backs: pull() and write(). The client loads when they work."""
+"""Salesforce as a source of opportunities and a target of write-backs: pull(), write() and diagnose(). The client loads when they work."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from connectors.diagnosis import Diagnosis
     from connectors.landing import Pull
     from connectors.limits import Budget
     from connectors.salesforce.settings import SalesforceSettings
@@ -51,3 +52,14 @@ def write(
     from connectors.salesforce.writeback import write as work
 
     return work(settings, changes=changes, results=results, budget=budget, progress=progress)
+
+
+def diagnose(settings: SalesforceSettings, *, writes: bool, progress: Say | None = None) -> list[Diagnosis]:
+    """Look at the org as this user: sign-in, what can be read, tracked and written, and the API budget; a line each.
+
+    writes: whether write-back is planned, so that a user who may not edit is a problem and not a note. Takes a dozen calls and
+    changes nothing. Never raises a CrmError: what fails is among the lines.
+    """
+    from connectors.salesforce.diagnose import diagnose as work
+
+    return work(settings, writes=writes, progress=progress)
