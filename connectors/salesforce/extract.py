@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
-
-import orjson
 
 from connectors.landing import Landing, Manifest, Pull
 from connectors.limits import Budget
-from connectors.salesforce import bulk, org, rest
+from connectors.salesforce import bulk, deletions, org, refresh, rest
 from connectors.salesforce.auth import ROTATES
-from connectors.salesforce.client import ORG, Client, Refused, soql_time
+from connectors.salesforce.client import ORG, Client, Refused
 from connectors.salesforce.landed import Landed
-from connectors.salesforce.objects import DELETED, OBJECTS, OPPORTUNITY, ORGANIZATION, SObject
+from connectors.salesforce.objects import LOGGED, OBJECTS, OPPORTUNITY, ORGANIZATION, SObject
 from connectors.salesforce.schema import GONE_FIELD, URL_LIMIT, Selection, select
 from connectors.salesforce.settings import SalesforceSettings
-from connectors.salesforce.stamps import instant
 
 Say = Callable[[str], None]
 
 BULK_FROM = 10_000  # records: from here on a job (about ten calls, a few seconds) beats pages (a call for each 2,000)
 BULK_CALLS = 12  # what a small bulk job costs: creating, polling, pages, deleting
-DELETED_DAYS = 15  # getDeleted answers no further back (SOAP API Developer Guide)
 HIDDEN = frozenset({"INVALID_TYPE", "NOT_FOUND", "INSUFFICIENT_ACCESS", "NOT_QUERYABLE", "NO_FIELDS", "INVALID_TYPE_FOR_OPERATION"})
 
 
@@ -85,17 +79,31 @@ class _Run:
     since: Mapping[str, datetime]
     fields: Mapping[str, Mapping[str, str]]
     say: Say
+    read: dict[str, tuple[Selection, datetime | None]] = field(default_factory=dict)  # what was asked for in the end, and when
 
     def land_all(self) -> dict[str, Manifest]:
         manifests: dict[str, Manifest] = {}
         for spec in OBJECTS:
-            manifests[spec.name] = self.land(spec)
-            if spec is OPPORTUNITY:
-                manifests[DELETED] = self.land_deleted(manifests[spec.name])
+            manifests[spec.name] = records = self.land(spec)
+            for more in self.land_beside(spec, records):
+                manifests[more.object] = more
         return manifests
 
-    def land(self, spec: SObject) -> Manifest:
-        """One object: described, read, its manifest written."""
+    def land_beside(self, spec: SObject, records: Manifest) -> Iterator[Manifest]:
+        """What belongs to an object that was just read: what went, and what moved without a stamp."""
+        selection, began = self.read.get(spec.name, (None, None))
+        if spec in LOGGED:
+            log = deletions.land_log(self, spec, records, began)
+            yield log
+            if log.notice == deletions.GAP and selection:
+                yield self.land(*deletions.listing(selection))
+        if spec is OPPORTUNITY and selection and records.mode == "incremental":
+            partial = refresh.partial(selection, self.fields.get(spec.name), self.settings.fields.values())
+            if partial:
+                yield self.land(partial.spec, partial)
+
+    def land(self, spec: SObject, selection: Selection | None = None) -> Manifest:
+        """One object: described, read, its manifest written. selection: what to read of it, where that is known already."""
         client = self.client
         before = client.budget.calls[spec.name]
         self._learn_limit(spec)
@@ -104,12 +112,17 @@ class _Run:
         committed = self.since.get(spec.name) if spec.cursor else None
         manifest = Manifest(self.settings.name, self.settings.crm, spec.name, spec.key, "full" if committed is None else "incremental")
         try:
-            selection = select(client, spec, self.settings.fields.values() if spec is OPPORTUNITY else ())
+            selection = selection or select(client, spec, self.settings.fields.values() if spec is OPPORTUNITY else ())
             started = client.server_time  # by the server, and before the query: what comes later is not promised
             lower = committed - timedelta(minutes=self.settings.overlap_minutes) if committed and selection.cursor else None
+            if spec is not OPPORTUNITY and refresh.unknown(selection.fields, self.fields.get(spec.name)):
+                lower = None  # what these fields held before we saw them has stamps of long ago
             if lower is None:
                 manifest.mode, committed = "full", None
             selection = self._read(selection, lower, landed)
+            self.read[spec.name] = selection, started
+            if selection.where not in ("", spec.where):
+                manifest.mode = "incremental"  # some of the records were asked for, as in a refresh of open deals
         except Refused as refused:
             return self._refused(spec, manifest, landed, refused, before)
         manifest.cursor, manifest.since = selection.cursor, lower
@@ -119,9 +132,9 @@ class _Run:
         if spec is ORGANIZATION and client.tokens.rotates:
             landed.notices.append(ROTATES)
         manifest.notice = "; ".join(filter(None, (selection.notice(), *landed.notices))) or None
-        return self._finish(manifest, before)
+        return self.finish(manifest, before)
 
-    def _finish(self, manifest: Manifest, before: int) -> Manifest:
+    def finish(self, manifest: Manifest, before: int) -> Manifest:
         manifest.calls = self.client.budget.calls[manifest.object] - before
         self.landing.finish_object(manifest)
         self.say(f"{manifest.object}: {manifest.rows:,} records" + (f" ({manifest.notice})" if manifest.notice else ""))
@@ -137,7 +150,7 @@ class _Run:
         landed.clear()
         manifest.watermark = self.since.get(spec.name)
         manifest.notice = f"not read: {spec.lacking} ({refused.code or refused.status})"
-        return self._finish(manifest, before)
+        return self.finish(manifest, before)
 
     def _learn_limit(self, spec: SObject) -> None:
         """Where answers carry no Sforce-Limit-Info, ask once for the day's limit; a server without /limits sets none."""
@@ -206,54 +219,6 @@ class _Run:
                 self.say(f"{name}: the bulk job failed: {failed}")
         landed.clear()
         return False
-
-    # Deletions
-
-    def land_deleted(self, deals: Manifest) -> Manifest:
-        """getDeleted of Opportunity: ids that went since the last pull, those too that have left the recycle bin by now.
-
-        Rows {id, deletedDate}; watermark is the instant up to which the org has told. Only increments need it: a full pull
-        sees what is absent. The log reaches back 15 days at most, and an admin may purge it: then the notice says so.
-        """
-        client, spec = self.client, OPPORTUNITY.name
-        before = client.budget.calls[DELETED]
-        committed = self.since.get(DELETED) or self.since.get(spec)
-        manifest = Manifest(self.settings.name, self.settings.crm, DELETED, "id", "incremental", cursor="deletedDate")
-        landed = Landed(self.landing.object_directory(DELETED))
-        landed.clear()
-        end = client.server_time
-        if deals.mode == "full" or committed is None or end is None:
-            manifest.watermark = deals.watermark
-            return self._finish(manifest, before)
-        earliest = end - timedelta(days=DELETED_DAYS) + timedelta(minutes=5)
-        start = max(committed - timedelta(minutes=self.settings.overlap_minutes), earliest)
-        start = min(start, end - timedelta(minutes=2))  # the org wants at least a minute between the two
-        manifest.since = start
-        try:
-            url = f"{client.data}/sobjects/{spec}/deleted/?start={quote(soql_time(start))}&end={quote(soql_time(end))}"
-            told = self._deleted(url, landed)
-        except Refused as refused:
-            manifest.watermark = committed
-            manifest.notice = f"the org does not tell what was deleted ({refused.code or refused.status}); a full sync finds it"
-            return self._finish(manifest, before)
-        manifest.files = landed.files
-        covered = instant(str(told.get("latestDateCovered"))) or committed
-        manifest.watermark = max(committed, min(end, covered))
-        available = instant(str(told.get("earliestDateAvailable")))
-        if committed < earliest or (available is not None and available > committed):
-            manifest.notice = "the org's log of deletions does not reach back to the last sync; run sync --full to find what went"
-        return self._finish(manifest, before)
-
-    def _deleted(self, url: str, landed: Landed) -> dict[str, Any]:
-        body, _ = self.client.fetch(DELETED, url)
-        try:
-            told = orjson.loads(body)
-            records = told.pop("deletedRecords")
-        except (orjson.JSONDecodeError, KeyError, AttributeError):
-            raise self.client.not_json(DELETED) from None
-        if records:
-            landed.write_array(orjson.dumps(records), len(records))
-        return told
 
 
 def watermark(started: datetime | None, greatest: datetime | None, committed: datetime | None) -> datetime | None:

@@ -20,7 +20,10 @@ Deletions = Literal["flag", "absence", "never"]
 class SObject:
     """One object to land.
 
+    of: the org's object that is read, where what is landed has a name of its own.
     fields: what to select, as far as the org has it and the user may read it; empty: every readable field.
+    rotting: fields left out of "every readable field" unless the configuration maps them: they move by themselves and say nothing
+    that other fields do not say.
     cursor: the stamp to read increments by, first choice first; empty: read whole each time.
     where: a filter the server should apply; left away when it is refused, the warehouse filters too.
     expected: fields without which rules become unknowable: named in the manifest's notice when they are hidden.
@@ -39,6 +42,13 @@ class SObject:
     required: bool = False
     lacking: str = "the user may not, or the org does not have it"
     key: str = "Id"
+    of: str = ""
+    rotting: tuple[str, ...] = ()
+
+    @property
+    def table(self) -> str:
+        """The org's name of what is read."""
+        return self.of or self.name
 
 
 MODSTAMP = ("SystemModstamp", "LastModifiedDate")
@@ -70,6 +80,8 @@ OPPORTUNITY = SObject(
     ),
     history=("OpportunityHistory", "OpportunityFieldHistory"),
     required=True,
+    # Days since an instant that is read as well, and when this very user looked at the record.
+    rotting=("AgeInDays", "LastActivityInDays", "LastStageChangeInDays", "LastReferencedDate", "LastViewedDate"),
 )
 
 # One row whenever stage, amount, close date, probability or forecast category changes; always on.
@@ -256,5 +268,23 @@ OBJECTS = (
     DATED_CONVERSION_RATE,
 )
 
-# getDeleted's list of ids: a second signal, and the only one for what has left the recycle bin between two pulls.
-DELETED = "Opportunity.deleted"
+# Fields of a deal that move while its stamp stays: with its account (a merge), its contacts, its activities, its products and with
+# the org's own scoring. Formulas and roll-ups move without a stamp too: describes mark them as calculated.
+UNSTAMPED = (
+    "AccountId",
+    "ContactId",
+    "HasOpenActivity",
+    "HasOpportunityLineItem",
+    "HasOverdueTask",
+    "IqScore",
+    "IsPriorityRecord",
+    "LastActivityDate",
+)
+# Partial records: some fields of many deals, whose stamps say nothing of them.
+OPPORTUNITY_FIELDS = SObject("Opportunity.fields", of=OPPORTUNITY.name, lacking="the org refuses it")
+
+# getDeleted's lists of ids, landed as `X.deleted`: a second signal, and the only one for what has left the recycle bin between two
+# pulls. Their logs, as the recycle bin, reach back 15 days (SOAP API Developer Guide, getDeleted()).
+LOGGED = (OPPORTUNITY, OPPORTUNITY_CONTACT_ROLE, TASK, EVENT, ACCOUNT)
+# What a listing of all that is there says of a deal, beside its id: enough to see whether we hold the same.
+LISTED = ("SystemModstamp", "StageName", "RecordTypeId", "Amount", "CurrencyIsoCode", "IsClosed")

@@ -46,7 +46,7 @@ class Selection:
         if since is not None and self.cursor:
             conditions.append(f"{self.cursor} >= {soql_time(since)}")
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        return f"SELECT {', '.join(self.names)} FROM {self.spec.name}{where}"
+        return f"SELECT {', '.join(self.names)} FROM {self.spec.table}{where}"
 
     def url(self, client: Client, since: datetime | None) -> str:
         return f"{client.data}/{self.operation}/?q={quote_plus(self.soql(since), safe=',():')}"
@@ -90,7 +90,7 @@ class Selection:
 
 def select(client: Client, spec: SObject, mapped: Iterable[str] = ()) -> Selection:
     """Ask the org what `spec` has. mapped: further fields the configuration counts on. Raises Refused when it has no such object."""
-    described: dict[str, Any] = client.call(spec.name, f"sobjects/{spec.name}/describe") or {}
+    described: dict[str, Any] = client.call(spec.name, f"sobjects/{spec.table}/describe") or {}
     if described.get("queryable") is False:
         raise Refused(403, "NOT_QUERYABLE", "")
     offered = {
@@ -98,7 +98,8 @@ def select(client: Client, spec: SObject, mapped: Iterable[str] = ()) -> Selecti
         for f in described.get("fields") or ()
         if NAME.fullmatch(str(f.get("name", ""))) and f.get("type") not in COMPOUND and not f.get("deprecatedAndHidden")
     }
-    wanted = spec.fields or tuple(offered)
+    mapped = tuple(mapped)
+    wanted = spec.fields or tuple(name for name in offered if name not in spec.rotting or name in mapped)
     cursor = next((name for name in spec.cursor if name in offered), None)
     chosen = [offered[name] for name in wanted if name in offered]
     if cursor and cursor not in wanted:

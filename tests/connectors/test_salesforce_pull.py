@@ -156,7 +156,9 @@ def test_deletions_are_told_beside_the_increment(stub, org, tmp_path):
     assert datetime.fromisoformat(told["watermark"]) == NOW and told["notice"] is None
     stub.log.clear()
     run(org, tmp_path, since={"Opportunity": NOW - timedelta(days=40)}, run_id="r2")
-    assert "sync --full" in manifest(tmp_path, "Opportunity.deleted", "r2")["notice"]
+    assert "does not reach back" in manifest(tmp_path, "Opportunity.deleted", "r2")["notice"]
+    listed = manifest(tmp_path, "Opportunity.ids", "r2")
+    assert listed["complete"] and set(landed(tmp_path, "Opportunity.ids", "r2")) == ids(*range(5))
     asked = next(path for _, path in stub.log if "/deleted/" in path)
     assert "start=2026-11-05T02%3A05%3A00Z" in asked  # 15 days back at most
 
