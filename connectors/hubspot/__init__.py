@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from connectors.limits import Budget
     from connectors.writing import WriteResult
 
-__all__ = ["diagnose", "pull", "write"]
+__all__ = ["diagnose", "fetch", "pull", "sweep", "write"]
 
 
 def pull(
@@ -39,6 +39,35 @@ def pull(
     from connectors.hubspot import extract
 
     return extract.pull(settings, run_id=run_id, landing=landing, since=since, full=full, known=known, budget=budget, progress=progress)
+
+
+def sweep(
+    settings: HubSpotSettings,
+    *,
+    run_id: str,
+    landing: Path,
+    budget: Budget | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Pull:
+    """Land a listing of the live deals, few properties each. See `connectors.hubspot.sweep.sweep`."""
+    from connectors.hubspot import sweep as module
+
+    return module.sweep(settings, run_id=run_id, landing=landing, budget=budget, progress=progress)
+
+
+def fetch(
+    settings: HubSpotSettings,
+    *,
+    run_id: str,
+    landing: Path,
+    ids: Path,
+    budget: Budget | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Pull:
+    """Land single deals with what belongs to them. See `connectors.hubspot.sweep.fetch`."""
+    from connectors.hubspot import sweep as module
+
+    return module.fetch(settings, run_id=run_id, landing=landing, ids=ids, budget=budget, progress=progress)
 
 
 def write(

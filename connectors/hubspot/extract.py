@@ -71,7 +71,7 @@ def pull(
     Raises CrmError; what was landed until then has no pull.json and is to be ignored.
     """
     with Client(settings, budget=budget) as client:
-        return _Pulling(client, Landing(landing, settings.name, run_id), since, full, Known.read(known), progress).run(run_id)
+        return Pulling(client, Landing(landing, settings.name, run_id), since, full, Known.read(known), progress).run(run_id)
 
 
 @dataclass
@@ -86,7 +86,9 @@ class _Newest:
             self.at = stamp
 
 
-class _Pulling:
+class Pulling:
+    """One pull while it goes on."""
+
     def __init__(
         self, client: Client, landing: Landing, since: Mapping[str, datetime], full: bool, known: Known | None,
         progress: Callable[[str], None] | None,
@@ -104,9 +106,13 @@ class _Pulling:
         fields = self.deal_properties()
         self.deals(fields)
         self.companies()
-        budget, source = self.client.budget, self.client.source
+        return self.finished(run_id, full=self.full or "deals" not in self.since)
+
+    def finished(self, run_id: str, *, full: bool) -> Pull:
+        """Write pull.json: what was landed until now is the whole pull."""
+        budget = self.client.budget
         pulled = Pull(
-            source, "hubspot", run_id, full=self.full or "deals" not in self.since, objects=self.done, org=self.org, calls=budget.total - self.spent,
+            self.client.source, "hubspot", run_id, full=full, objects=self.done, org=self.org, calls=budget.total - self.spent,
             daily_used=budget.daily_used, daily_limit=budget.daily_limit, server_time=self.client.clock,
         )
         self.landing.finish(pulled)
@@ -231,7 +237,7 @@ class _Pulling:
                     if record.get("archived") is False:
                         continue  # a server that lists live deals here, whatever it was asked for, must not have them deleted
                     losers |= _losers(record)
-                    in_bin.add(_land(record, archive, history))
+                    in_bin.add(land(record, archive, history))
             except CrmProtocolError as error:  # then they are missed: by a full listing, or by counting
                 unlisted = f"archived deals are not listed: {error.what}"
 
@@ -260,7 +266,7 @@ class _Pulling:
                     if _is_cut(record):
                         cut.append(key)
                 losers |= _losers(record)
-                _land(record, live, history)
+                land(record, live, history)
 
             if both := in_bin & landed:  # archived or restored while we read: what is true now?
                 restored = both if since is not None else existing(client, DEALS, sorted(both))
@@ -290,7 +296,7 @@ class _Pulling:
             if since is not None and self.known is not None:
                 fresh = sorted(in_bin - known.deleted.keys())
                 for record in read_all(client, DEALS, fresh, ["hs_object_id"], DEALS.history, archived=True):
-                    _land(record, None, history)
+                    land(record, None, history)
 
             client.object = "deals.associations"
             if since is not None:
@@ -431,7 +437,7 @@ def _listed_because(refused: str | None) -> str | None:
     return refused and f"all of them were listed, for what changed cannot be searched: {refused}"
 
 
-def _land(record: Record, out: Ndjson | None, history: Ndjson) -> str:
+def land(record: Record, out: Ndjson | None, history: Ndjson) -> str:
     """Write a deal and, apart from it, its past values; its id."""
     key, past = str(record["id"]), record.pop("propertiesWithHistory", None)
     if past:
