@@ -315,7 +315,7 @@ class Jobs:
             path = self.directory / f"{job.id}-page-{self._created}.csv"
         delimiter = DELIMITERS[job.delimiter]
         header = delimiter.join(f'"{name}"' for name, _ in leaves)
-        fields = f" || {literal(delimiter)} || ".join(csv_text(leaf.field, f"r.{leaf.column}") for _, leaf in leaves)
+        fields = f"concat_ws({literal(delimiter)}, {', '.join(csv_text(leaf.field, f'r.{leaf.column}') for _, leaf in leaves)})"
         end = min(start + size, job.processed)
         self._write(path, header, f"SELECT {fields} FROM scratch.{job.table} r WHERE r._rn >= {start} AND r._rn < {end}", job.line_ending)
         return path, max(end - start, 0), _locator(end) if end < job.processed else "null"

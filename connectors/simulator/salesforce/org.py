@@ -44,17 +44,13 @@ EXTRA_COLUMNS: dict[str, dict[str, str]] = {
 }
 DELETED_WITH = "_deleted_with"
 
-# A double as Java's Double.toString writes it, which both APIs use: 92134.5, 10.0, 9.9213206E7 from ten million on.
-JAVA_DOUBLE = [
-    """CREATE OR REPLACE MACRO java_scientific(plain) AS
-        substr(plain, 1, 1) || '.' || coalesce(nullif(rtrim(replace(substr(plain, 2), '.', ''), '0'), ''), '0')
-        || 'E' || (strpos(plain, '.') - 2)""",
-    """CREATE OR REPLACE MACRO java_double(v) AS CASE
-        WHEN abs(v) < 10000000 THEN v::DOUBLE::VARCHAR
-        WHEN v < 0 THEN '-' || java_scientific((-v)::DECIMAL(38,2)::VARCHAR)
-        ELSE java_scientific(v::DECIMAL(38,2)::VARCHAR)
-    END""",
-]
+# A double as Java's Double.toString writes it, which both APIs use: 92134.5, 10.0, 9.9213206E7 from ten million on. The argument
+# is named as seldom as possible: DuckDB plans it anew at each place.
+JAVA_DOUBLE = r"""CREATE OR REPLACE MACRO java_double(v) AS CASE
+    WHEN abs(v) < 10000000 THEN v::DOUBLE::VARCHAR
+    ELSE regexp_replace(regexp_replace(v::DECIMAL(38,2)::VARCHAR, '^(-?\d)(\d+)\.', '\1.\2'), '^(-?\d\.\d+?)0*$', '\1')
+        || 'E' || (strpos(abs(v)::DECIMAL(38,2)::VARCHAR, '.') - 2)
+END"""
 
 
 class SalesforceOrg:
@@ -106,7 +102,7 @@ class SalesforceOrg:
         self.con.execute("SET GLOBAL TimeZone = 'UTC'")
         # Snapshots of query results live beside the org's file, not in it, and on disk: a million rows may wait for their pages.
         self.con.execute(f"ATTACH '{self._scratch_dir.name}/results.duckdb' AS scratch")
-        for statement in [*ids.sql_macros(), *JAVA_DOUBLE]:
+        for statement in [*ids.sql_macros(), JAVA_DOUBLE]:
             self.con.execute(statement)
         self.writer = Writer(self)
         if fresh:
