@@ -10,11 +10,11 @@ from pathlib import Path
 
 from connectors.landing import Landing, Manifest, Pull
 from connectors.limits import Budget
-from connectors.salesforce import bulk, deletions, org, refresh, rest
+from connectors.salesforce import bulk, deletions, org, processes, refresh, rest
 from connectors.salesforce.auth import ROTATES
 from connectors.salesforce.client import ORG, Client, Refused
 from connectors.salesforce.landed import Landed
-from connectors.salesforce.objects import LOGGED, OBJECTS, OPPORTUNITY, ORGANIZATION, SObject
+from connectors.salesforce.objects import LOGGED, OBJECTS, OPPORTUNITY, OPPORTUNITY_STAGE, ORGANIZATION, STAGES_OF_TYPES, SObject
 from connectors.salesforce.schema import GONE_FIELD, URL_LIMIT, Selection, select
 from connectors.salesforce.settings import SalesforceSettings
 
@@ -87,6 +87,8 @@ class _Run:
             manifests[spec.name] = records = self.land(spec)
             for more in self.land_beside(spec, records):
                 manifests[more.object] = more
+            if spec is OPPORTUNITY_STAGE:
+                manifests[STAGES_OF_TYPES] = processes.land_stages(self, manifests)
         return manifests
 
     def land_beside(self, spec: SObject, records: Manifest) -> Iterator[Manifest]:

@@ -26,6 +26,8 @@ class SObject:
     that other fields do not say.
     cursor: the stamp to read increments by, first choice first; empty: read whole each time.
     where: a filter the server should apply; left away when it is refused, the warehouse filters too.
+    moves: a record may leave the filter, as a task that is given to an account: increments ask for what changed outside of it too,
+    but for what was made since the last pull, which nobody has seen inside.
     expected: fields without which rules become unknowable: named in the manifest's notice when they are hidden.
     history: the objects that hold its past. bulk: whether Bulk API 2.0 serves it. required: without it there is no pull.
     lacking: why an org may well be without it, in words for the notice.
@@ -36,6 +38,7 @@ class SObject:
     cursor: tuple[str, ...] = ()
     deletions: Deletions = "flag"
     where: str = ""
+    moves: bool = False
     expected: tuple[str, ...] = ()
     history: tuple[str, ...] = ()
     bulk: bool = True
@@ -131,7 +134,8 @@ OPPORTUNITY_CONTACT_ROLE = SObject(
     cursor=MODSTAMP,
 )
 
-# queryAll also returns the activities that Salesforce archived (older than a year).
+# queryAll also returns the activities that Salesforce archived (older than a year). IsRecurrence marks the pattern of a series, whose
+# occurrences are records of their own; IsChild the copy of a meeting in the calendar of an invited colleague.
 _ACTIVITY = (
     "Id",
     "WhatId",
@@ -145,18 +149,21 @@ _ACTIVITY = (
     "SystemModstamp",
     "IsDeleted",
     "IsArchived",
+    "IsRecurrence",
 )
 TASK = SObject(
     "Task",
     (*_ACTIVITY, "Status", "Priority", "IsClosed", "CompletedDateTime", "TaskSubtype", "CallType"),
     cursor=MODSTAMP,
     where="What.Type = 'Opportunity'",
+    moves=True,
 )
 EVENT = SObject(
     "Event",
     (*_ACTIVITY, "ActivityDateTime", "StartDateTime", "EndDateTime", "DurationInMinutes", "IsAllDayEvent", "IsChild", "EventSubtype"),
     cursor=MODSTAMP,
     where="What.Type = 'Opportunity'",
+    moves=True,
 )
 
 # A merge marks the losers deleted and names the survivor in MasterRecordId.
@@ -215,6 +222,15 @@ RECORD_TYPE = SObject(
     bulk=False,
 )
 
+# The sales processes: each record type has one, and it says which of the org's stages deals of that type go through.
+BUSINESS_PROCESS = SObject(
+    "BusinessProcess",
+    ("Id", "Name", "IsActive", "TableEnumOrId", "SystemModstamp"),
+    deletions="absence",
+    where="TableEnumOrId = 'Opportunity'",
+    bulk=False,
+)
+
 OPPORTUNITY_STAGE = SObject(
     "OpportunityStage",
     (
@@ -228,6 +244,7 @@ OPPORTUNITY_STAGE = SObject(
         "DefaultProbability",
         "ForecastCategory",
         "ForecastCategoryName",
+        "CreatedDate",
         "SystemModstamp",
     ),
     deletions="absence",
@@ -263,6 +280,7 @@ OBJECTS = (
     USER,
     USER_ROLE,
     RECORD_TYPE,
+    BUSINESS_PROCESS,
     OPPORTUNITY_STAGE,
     CURRENCY_TYPE,
     DATED_CONVERSION_RATE,
@@ -288,3 +306,7 @@ OPPORTUNITY_FIELDS = SObject("Opportunity.fields", of=OPPORTUNITY.name, lacking=
 LOGGED = (OPPORTUNITY, OPPORTUNITY_CONTACT_ROLE, TASK, EVENT, ACCOUNT)
 # What a listing of all that is there says of a deal, beside its id: enough to see whether we hold the same.
 LISTED = ("SystemModstamp", "StageName", "RecordTypeId", "Amount", "CurrencyIsoCode", "IsClosed")
+
+# The stages of each record type's sales process, which no query tells; read when one of these objects has changed.
+STAGES_OF_TYPES = "RecordType.stages"
+PROCESS_OBJECTS = (RECORD_TYPE, BUSINESS_PROCESS, OPPORTUNITY_STAGE)

@@ -25,18 +25,18 @@ def describe(client: Client, landing: Path, manifests: dict[str, Manifest]) -> d
     CurrencyType and its Organization record does not name it; the documented place is getUserInfo, which is asked then.
     """
     org: dict[str, Any] = {"record_url": f"{client.settings.instance_url}/{{id}}"}
-    for record in _records(landing, manifests.get("Organization")):
+    for record in records(landing, manifests.get("Organization")):
         org["org_id"] = record.get("Id")
         org["name"] = record.get("Name")
         org["timezone"] = record.get("TimeZoneSidKey")
         org["fiscal_year_start_month"] = record.get("FiscalYearStartMonth")
         org["is_sandbox"] = record.get("IsSandbox")
-    corporate = [r.get("IsoCode") for r in _records(landing, manifests.get("CurrencyType")) if r.get("IsCorporate") is True]
+    corporate = [r.get("IsoCode") for r in records(landing, manifests.get("CurrencyType")) if r.get("IsCorporate") is True]
     org["currency"] = corporate[0] if corporate else single_currency(client)
     return {key: value for key, value in org.items() if value is not None}
 
 
-def _records(landing: Path, manifest: Manifest | None) -> list[dict[str, Any]]:
+def records(landing: Path, manifest: Manifest | None) -> list[dict[str, Any]]:
     """Records of an object of a few rows."""
     if manifest is None:
         return []

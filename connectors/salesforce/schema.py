@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import quote_plus
 
@@ -16,6 +16,7 @@ from connectors.salesforce.objects import SObject
 # Values that SOQL returns as objects (REST) or not at all (Bulk); their parts are fields of their own.
 COMPOUND = frozenset({"address", "location", "base64", "complexvalue"})
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+LONGEST_PULL = timedelta(hours=3)  # what the last pull read was made by its end at the latest
 URL_LIMIT = 8000  # characters of path and query; Salesforce and proxies on the way begin to refuse from about 8 KB on
 GONE_FIELD = re.compile(r"No such column '([A-Za-z0-9_]+)'")
 
@@ -31,6 +32,7 @@ class Selection:
     missing: tuple[str, ...] = ()
     dropped: tuple[str, ...] = field(default=())
     operation: Literal["query", "queryAll"] = "queryAll"
+    overlap: timedelta = timedelta(0)  # how far `since` lies before the last pull
 
     @property
     def names(self) -> list[str]:
@@ -44,6 +46,8 @@ class Selection:
     def soql(self, since: datetime | None) -> str:
         conditions = [self.where] if self.where else []
         if since is not None and self.cursor:
+            if self.where and self.spec.moves:
+                conditions = [f"({self.where} OR CreatedDate < {soql_time(since + self.overlap + LONGEST_PULL)})"]
             conditions.append(f"{self.cursor} >= {soql_time(since)}")
         where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return f"SELECT {', '.join(self.names)} FROM {self.spec.table}{where}"
@@ -108,4 +112,6 @@ def select(client: Client, spec: SObject, mapped: Iterable[str] = ()) -> Selecti
         raise Refused(403, "NO_FIELDS", "")
     missing = tuple(name for name in dict.fromkeys((*spec.expected, *mapped)) if name not in offered)
     # Setup objects have no recycle bin, and not every server takes queryAll for them.
-    return Selection(spec, tuple(chosen), cursor, spec.where, missing, operation="queryAll" if spec.deletions == "flag" else "query")
+    operation: Literal["query", "queryAll"] = "queryAll" if spec.deletions == "flag" else "query"
+    overlap = timedelta(minutes=client.settings.overlap_minutes)
+    return Selection(spec, tuple(chosen), cursor, spec.where, missing, operation=operation, overlap=overlap)
