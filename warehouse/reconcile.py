@@ -40,17 +40,14 @@ TEMPORARY = ("landed", "sweep", "sides", "difference", "total")
 @dataclass(frozen=True)
 class Comparison:
     """What a comparison of one source found. crm_deals, warehouse_deals: live deals on either side. amounts: per currency both sums,
-    {"currency", "crm_amount", "warehouse_amount"}. kinds: how many deals are missing, gone, revived, stale (those that are there).
-    pending: deals among them that the CRM changed after the last sync had read it. totals: groups of pipeline, stage and currency
-    that differ. whole: whether the listing was; what it lacks is else not taken for gone, and totals are not compared."""
+    {"currency", "crm_amount", "warehouse_amount"}. kinds: how many deals are missing, gone, revived, stale (those that there are).
+    whole: whether the listing was; what it lacks is else not taken for gone, and totals are not compared."""
 
     source: str
     crm_deals: int
     warehouse_deals: int
     amounts: list[dict[str, Any]] = field(default_factory=list)
     kinds: dict[str, int] = field(default_factory=dict)
-    pending: int = 0
-    totals: int = 0
     whole: bool = True
     notice: str | None = None
 
@@ -134,6 +131,16 @@ def check_mended(con: duckdb.DuckDBPyConnection, directory: Path, *, run_id: str
             """,
             [run_id, pull.source, gone],
         )
+        # A deal that went: the CRM says when, or has nothing left to say, and then the instant here is that of this run.
+        con.execute(
+            """
+            update ops.reconciliation r set pending = o.deleted_at > getvariable('watermark')
+            from core.opportunity o
+            where r.run_id = $1 and r.source = $2 and r.kind = 'gone' and r.mended
+              and o.opportunity_key = r.opportunity_key and o.deleted_at <> r.as_of
+            """,
+            [run_id, pull.source],
+        )
         con.execute(
             f"""
             update ops.reconciliation set mended = true
@@ -146,24 +153,73 @@ def check_mended(con: duckdb.DuckDBPyConnection, directory: Path, *, run_id: str
     return int(row[0]) if row else 0
 
 
-def differences(con: duckdb.DuckDBPyConnection, *, run_id: str, source: str, level: str, limit: int | None = None) -> list[dict[str, Any]]:
-    """The first `limit` differences of a run at one level (deal, stage), the largest first; all when None. Keys are columns of
-    ops.reconciliation."""
-    columns = {
-        "deal": ("kind", "opportunity_key", "pipeline", "crm_stage", "currency", "field", "crm_value", "warehouse_value", "crm_amount",
-                 "warehouse_amount", "pending", "mended"),
-        "stage": ("pipeline", "crm_stage", "currency", "crm_deals", "warehouse_deals", "crm_amount", "warehouse_amount", "mended"),
-    }[level]  # fmt: skip
+def deals(con: duckdb.DuckDBPyConnection, *, run_id: str, source: str, limit: int | None = None) -> list[dict[str, Any]]:
+    """The deals of `source` that the run found to differ, the largest of each kind first; `limit` of them, all when None.
+
+    Keys: kind, opportunity_key, pipeline, stage (as people read it), currency, crm_amount, warehouse_amount, pending, mended, and fields:
+    of stale deals what differs, {"field", "crm_value", "warehouse_value"} each.
+    """
+    return _dicts(
+        con,
+        """
+        select kind, opportunity_key, pipeline, stage, currency, crm_amount, warehouse_amount, bool_and(pending) as pending,
+               bool_and(mended) as mended,
+               coalesce(list({'field': field, 'crm_value': crm_value, 'warehouse_value': warehouse_value} order by field)
+                            filter (field is not null), []) as fields
+        from labelled
+        where level = 'deal'
+        group by kind, opportunity_key, pipeline, stage, currency, crm_amount, warehouse_amount
+        order by kind, greatest(crm_amount, warehouse_amount) desc nulls last, opportunity_key
+        limit $limit
+        """,
+        run_id=run_id,
+        source=source,
+        limit=limit,
+    )
+
+
+def totals(con: duckdb.DuckDBPyConnection, *, run_id: str, source: str) -> list[dict[str, Any]]:
+    """The groups of pipeline, stage (as people read it) and currency whose deals or amounts the run found to differ: both sides."""
+    return _dicts(
+        con,
+        """
+        select pipeline, stage, currency, crm_deals, warehouse_deals, crm_amount, warehouse_amount, mended
+        from labelled
+        where level = 'stage'
+        order by all
+        """,
+        run_id=run_id,
+        source=source,
+    )
+
+
+def pending(con: duckdb.DuckDBPyConnection, *, run_id: str, source: str) -> int:
+    """How many of the deals that differ the CRM had changed after the last sync had read it."""
+    row = con.execute(
+        "select count(distinct opportunity_id) from ops.reconciliation where run_id = $1 and source = $2 and pending", [run_id, source]
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _dicts(con: duckdb.DuckDBPyConnection, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+    """Rows of a query over `labelled`: a run's differences with the stages' labels."""
     found = con.execute(
         f"""
-        select {", ".join(columns)} from ops.reconciliation
-        where run_id = $1 and source = $2 and level = $3
-        order by kind, greatest(crm_amount, warehouse_amount) desc nulls last, pipeline, crm_stage, currency, opportunity_key, field
-        limit $4
+        with label as (
+            select pipeline, crm_stage, any_value(label) as label from core.stage_map where source = $source group by all
+        ),
+        labelled as (
+            select r.*, coalesce(l.label, r.crm_stage) as stage
+            from ops.reconciliation r
+            left join label l using (pipeline, crm_stage)
+            where r.run_id = $run_id and r.source = $source
+        )
+        {sql}
         """,
-        [run_id, source, level, limit],
+        parameters,
     )
-    return [dict(zip(columns, row, strict=True)) for row in found.fetchall()]
+    names = [column[0] for column in found.description]
+    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
 
 def never_synced(con: duckdb.DuckDBPyConnection, sources: Iterable[str]) -> list[str]:
@@ -204,10 +260,6 @@ def _summary(con: duckdb.DuckDBPyConnection, source: str, listing: LandedObject)
         order by greatest(sum(crm_amount), sum(warehouse_amount)) desc nulls last, currency
     """).fetchall()
     kinds = con.execute("select kind, count(distinct opportunity_id) from difference group by kind order by kind").fetchall()
-    pending = con.execute("select count(distinct opportunity_id) from difference where pending").fetchone()
-    totals = con.execute(
-        "select count(*) from total where (crm_deals, crm_amount) is distinct from (warehouse_deals, warehouse_amount)"
-    ).fetchone()
     zero = Decimal(0)
     return Comparison(
         source=source,
@@ -215,8 +267,6 @@ def _summary(con: duckdb.DuckDBPyConnection, source: str, listing: LandedObject)
         warehouse_deals=sizes[1],
         amounts=[{"currency": c, "crm_amount": theirs or zero, "warehouse_amount": ours or zero} for c, theirs, ours in amounts],
         kinds=dict(kinds),
-        pending=int(pending[0]) if pending else 0,
-        totals=int(totals[0]) if totals and listing.complete else 0,
         whole=listing.complete,
         notice=listing.notice,
     )

@@ -17,6 +17,6 @@ create table if not exists ops.reconciliation (
     warehouse_deals     bigint,                 -- live deals here: 0 or 1 for a deal
     crm_amount          decimal(38, 2),         -- their amounts in the CRM, in currency; NULL where no deal has one
     warehouse_amount    decimal(38, 2),         -- their amounts here
-    pending             boolean,                -- the CRM changed it after the last sync had read it; NULL: cannot be told (gone, totals)
+    pending             boolean,                -- the CRM changed it after the last sync had read it; NULL: cannot be told, as of totals
     mended              boolean not null        -- a comparison after mending found no difference any more
 );
