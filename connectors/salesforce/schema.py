@@ -44,7 +44,7 @@ class Selection:
         return names
 
     def soql(self, since: datetime | None) -> str:
-        conditions = [self.where] if self.where else []
+        conditions = [condition for condition in (self.only, self.where) if condition]
         if since is not None and self.cursor:
             if self.where and self.spec.moves:
                 conditions = [f"({self.where} OR CreatedDate < {soql_time(since + self.overlap + LONGEST_PULL)})"]
