@@ -32,6 +32,7 @@ class Selection:
     missing: tuple[str, ...] = ()
     dropped: tuple[str, ...] = field(default=())
     operation: Literal["query", "queryAll"] = "queryAll"
+    only: str = ""  # a condition that the query is about: `where` may be left away, this never
     overlap: timedelta = timedelta(0)  # how far `since` lies before the last pull
 
     @property
