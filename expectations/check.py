@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import duckdb
 import orjson
 
-from expectations import findings, judge, loader
+from expectations import findings, guard, judge, loader
 from expectations.errors import ExpectationsError, RulesNotRun
 from expectations.rule import POINTS, SEVERITIES, Catalogue, Rule
 from expectations.sql_text import read_sql
@@ -163,6 +163,9 @@ def _gather(con: duckdb.DuckDBPyConnection, catalogue: Catalogue, parameters: Ma
         by_stage = value if isinstance(value, Mapping) else {} if value is None else {"*": value}
         for stage, days in by_stage.items():
             con.execute("insert into plumbline_check.builtin values (?, ?, ?)", [metric, stage, days])
+    con.execute("create or replace table plumbline_check.made_of (column_name varchar, made_of varchar)")
+    pairs = [(column, made_of) for column, several in guard.MADE_OF.items() for made_of in several]
+    con.execute("insert into plumbline_check.made_of select unnest(?), unnest(?)", [list(side) for side in zip(*pairs, strict=True)])
     for name in ("helper", "stage_spell", "won_deal", "reference_stat", "subject_table", "subject"):
         run(con, f"{name}.sql", parameters)
     con.execute("drop table plumbline_check.stage_spell; drop table plumbline_check.won_deal")   # large, and not needed any more
@@ -206,9 +209,9 @@ def _write_catalogue(con: duckdb.DuckDBPyConnection, catalogue: Catalogue) -> No
     for r in catalogue.rules:
         con.execute(
             "insert into quality.rule by name select ? as rule_id, ? as title, ? as mistake, ? as severity, ? as state, ? as audience,"
-            " ? as grp, ? as description, ? as fix, ? as version, ? as definition",
+            " ? as grp, ? as description, ? as fix, ? as version, ? as definition, ?::varchar[] as reads",
             [r.rule_id, r.title, r.mistake, r.severity, r.state, r.audience, r.group, r.description, r.fix,
-             catalogue.version, r.definition],
+             catalogue.version, r.definition, list(r.reads)],
         )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from expectations import yaml_lines
+from expectations import guard, yaml_lines
 from expectations.errors import RuleError
 from expectations.rule import AUDIENCES, EXPECTATION_TYPE, GX_SEVERITY, SEVERITIES, STAGES, STATES, Catalogue, Rule
 from expectations.sql_text import BadSql, Binder, fill, literal, quote, suggest, used_parameters
@@ -105,6 +105,8 @@ class _RuleReader:
         found = meta.get("rule_id") if isinstance(meta, dict) else None
         self.rule_id = found if isinstance(found, str) else None
         self.settings = settings.get(self.rule_id, {}) if self.rule_id else {}
+        self.read_by_part: list[frozenset[str]] = []
+        """For each condition that fails a deal, the columns it reads that a source may keep from us."""
 
     def read(self, *, group: str) -> Rule:
         if not isinstance(self.item, dict):
@@ -144,7 +146,7 @@ class _RuleReader:
             audience=meta["audience"], group=meta.get("group", group), description=self.item["description"], fix=meta["fix"],
             waivable=waivable, gravest=gravest, kwargs=resolved, severity_sql=severity_sql, message_sql=message_sql,
             evidence_sql=evidence_sql, thresholds=thresholds, reference=self.references(meta), where=self.doc.where(*self.place),
-            definition=_digest(definition), source=self.item,
+            definition=_digest(definition), source=self.item, reads=self.reads(),
         )  # fmt: skip
 
     # --- the conditions -------------------------------------------------------------------------------------------------
@@ -155,17 +157,33 @@ class _RuleReader:
         """applies_when, unknown_because and fails_when, each bound."""
         applies = self.sql(kwargs["applies_when"], values, "kwargs", "applies_when", kind="BOOLEAN")
         if isinstance(kwargs["fails_when"], str):
-            fails = self.sql(kwargs["fails_when"], values, "kwargs", "fails_when", kind="BOOLEAN")
+            fails = self.guarded(kwargs["fails_when"], values, "kwargs", "fails_when")
         else:
             fails = " or ".join(f"({sql})" for _, sql, _ in parts)
-        cases = []
+        cases, unknown = [], [f"({fails}) is null"]
         for i, clause in enumerate(kwargs.get("unknown_when", [])):
             place = ("kwargs", "unknown_when", i)
             self.clause(clause, place, ("if", "because"))
             condition = self.sql(clause["if"], values, *place, "if", kind="BOOLEAN")
+            unknown.append(f"({condition})")
             cases.append(f"when {condition} then {quote(clause['because'])}")
         cases.append(f"when ({fails}) is null then {quote(meta.get('null_reason', NULL_REASON))}")
-        return {"applies_when": applies, "unknown_because": f"case {' '.join(cases)} end", "fails_when": fails}
+        because = f"case {' '.join(cases)} end"
+        if columns := frozenset().union(*self.read_by_part):  # what is kept from us is the reason before any other
+            kept = f"case when {' or '.join(unknown)} then {guard.named(columns)} end"
+            because = f"case when {guard.unreadable(columns)} then {kept} else {because} end"
+        return {"applies_when": applies, "unknown_because": because, "fails_when": fails}
+
+    def guarded(self, expression: Any, values: Mapping[str, str], *place: str | int) -> str:
+        """A condition that fails a deal: NULL where it hangs on what the deal's source keeps from us."""
+        condition = self.sql(expression, values, *place, kind="BOOLEAN")
+        self.read_by_part.append(guard.concerned(self.binder.con, condition))
+        return guard.guarded(self.binder.con, condition)
+
+    def reads(self) -> dict[str, bool]:
+        """What the rule needs to read, as columns of core.opportunity, and whether all its conditions do."""
+        parts = [{made for column in part for made in guard.MADE_OF[column]} for part in self.read_by_part]
+        return {column: all(column in part for part in parts) for column in sorted(set().union(*parts))}
 
     def parts(self, clauses: list[Any], values: Mapping[str, str]) -> list[tuple[str, str, str]]:
         """(code, condition, text) of a rule that fails in several ways."""
@@ -175,7 +193,7 @@ class _RuleReader:
         for i, clause in enumerate(clauses):
             place = ("kwargs", "fails_when", i)
             self.clause(clause, place, ("code", "if", "text"))
-            result.append((clause["code"], self.sql(clause["if"], values, *place, "if", kind="BOOLEAN"), clause["text"]))
+            result.append((clause["code"], self.guarded(clause["if"], values, *place, "if"), clause["text"]))
         return result
 
     def severity(self, meta: Mapping[str, Any], values: Mapping[str, str]) -> tuple[str, str]:

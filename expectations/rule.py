@@ -50,6 +50,9 @@ class Rule:
     """Hash of what decides the verdict; when it changes, findings that end may have ended for that reason."""
     source: Mapping[str, Any]
     """The expectation as the suite file has it, for the documentation."""
+    reads: Mapping[str, bool]
+    """What its conditions need to read, as columns of core.opportunity (evidence.NAME: a mapped field), and whether all of them do.
+    Where a source keeps such a column from us (core.unreadable), the rule cannot judge its deals, or judges them by the rest."""
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,11 @@ the business, and today is the day of the run's `--now` there.
 `rule_changed`. A rule that could not be run opens and ends nothing. After each check the open findings of a rule are exactly the
 deals that Great Expectations counted as failing it; otherwise the check is an error and writes nothing.
 
+**What a CRM does not show.** A field that is hidden from Plumbline's user, gone from the org, or of an object that could not be read is
+neither empty nor what it last was: each comparison that reads it is unknown by itself, and what is left of the condition decides as far
+as it can. `is_won and amount = 0` stays false for an open deal whether or not amounts can be read. `core.unreadable` lists what each source
+keeps from us and since when, `quality.rule.reads` what each rule needs, `plumbline doctor` and the report put the two together.
+
 **States.** `alert` rules are shown to sellers, make the score and are written back. `observe` rules keep findings for the report only.
 `off` rules are not run. With `shadow_days = 14` under `[rules]`, all alert rules observe for the first 14 days.
 

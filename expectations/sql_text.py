@@ -98,6 +98,10 @@ class Binder:
     def __exit__(self, *_: object) -> None:
         self._con.close()
 
+    @property
+    def con(self) -> duckdb.DuckDBPyConnection:
+        return self._con
+
     def bind(self, expression: str) -> str:
         """The DuckDB type of the expression."""
         if any(match.group(1) for match in _COMMENT.finditer(expression)):

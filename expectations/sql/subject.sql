@@ -85,6 +85,12 @@ waiver as (
     where valid_from <= $now and valid_until > $now and (ended_at is null or ended_at > $now)
     group by scope, scope_key
 ),
+kept_from_us as (
+    select unreadable.source, list(distinct made_of.column_name order by made_of.column_name) as columns
+    from core.unreadable
+    join plumbline_check.made_of on made_of.made_of = unreadable.column_name
+    group by unreadable.source
+),
 final as (
     select
         d.opportunity_key, d.source, d.crm, d.opportunity_id, d.business_date, d.name, d.type, d.is_renewal, d.pipeline,
@@ -125,11 +131,13 @@ final as (
         list_concat(
             list_concat(coalesce(of_deal.rules, []::varchar[]), coalesce(of_account.rules, []::varchar[])),
             list_concat(coalesce(of_owner.rules, []::varchar[]), coalesce(of_pipeline.rules, []::varchar[]))
-        ) as waived_rules
+        ) as waived_rules,
+        coalesce(kept_from_us.columns, []::varchar[]) as unreadable
     from renamed as d
     join source_fact on source_fact.source = d.source
     left join won_fact on won_fact.source = d.source
     left join field_fact on field_fact.source = d.source
+    left join kept_from_us on kept_from_us.source = d.source
     left join source_with_stages on source_with_stages.source = d.source
     left join current_spell as spell on spell.opportunity_key = d.opportunity_key
     left join stage_fact on stage_fact.source = d.source and stage_fact.pipeline = d.pipeline and stage_fact.crm_stage = d.crm_stage

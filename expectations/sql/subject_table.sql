@@ -69,5 +69,6 @@ create or replace table plumbline_check.subject (
     won_amount_median       decimal(18, 2),     -- median amount of won deals, home currency; NULL: too few
     won_amount_p75          decimal(18, 2),     -- upper quartile of it; NULL: too few
     is_snoozed              boolean not null,   -- snoozed in the CRM for at most 30 days ahead
-    waived_rules            varchar[] not null  -- rules waived for this deal now; '*' for all
+    waived_rules            varchar[] not null, -- rules waived for this deal now; '*' for all
+    unreadable              varchar[] not null  -- columns of this table that the source keeps from us: hidden fields, refused objects
 );

@@ -60,10 +60,10 @@ WORK = ["fleet rollout", "renewal 2027", "pilot", "data platform", "line 4 retro
 
 
 def empty(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
-    """All tables, no rows."""
+    """All tables, no rows, and the views that the report reads."""
     for file in sorted(TABLES.glob("*/*.sql")):
         con.execute(f"create schema if not exists {file.parent.name}")
-    for file in sorted(TABLES.glob("*/*.sql")):
+    for file in (*sorted(TABLES.glob("*/*.sql")), *sorted((TABLES.parent / "views" / "core").glob("*.sql"))):
         con.execute(file.read_text())
     return con
 

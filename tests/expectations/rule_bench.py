@@ -25,10 +25,12 @@ BERLIN = "Europe/Berlin"
 def warehouse() -> duckdb.DuckDBPyConnection:
     con = duckdb.connect()
     con.execute("set timezone = 'UTC'; set threads = 1")  # a handful of deals: threads would only wait for each other
-    for schema in ("core", "quality"):
+    for schema in ("core", "quality", "ops"):
         con.execute(f"create schema {schema}")
         for path in sorted((ROOT / "warehouse" / "tables" / schema).glob("*.sql")):
             con.execute(path.read_text(encoding="utf-8"))
+    for path in sorted((ROOT / "warehouse" / "views" / "core").glob("*.sql")):
+        con.execute(path.read_text(encoding="utf-8"))
     return con
 
 

@@ -10,5 +10,6 @@ create table if not exists quality.rule (
     description         varchar,                -- when it applies and when it fails, in words
     fix                 varchar,                -- what clears it
     version             varchar not null,       -- of the rule set
-    definition          varchar not null        -- hash of what decides this rule's verdict, thresholds included
+    definition          varchar not null,       -- hash of what decides this rule's verdict, thresholds included
+    reads               varchar[]               -- what it needs to read: columns of core.opportunity, evidence.NAME for mapped fields
 );
