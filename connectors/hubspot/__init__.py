@@ -49,10 +49,10 @@ def sweep(
     budget: Budget | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Pull:
-    """Land a listing of the live deals, few properties each. See `connectors.hubspot.sweep.sweep`."""
-    from connectors.hubspot import sweep as module
+    """Land a listing of the live deals, few properties each. See `connectors.hubspot.lookup.sweep`."""
+    from connectors.hubspot import lookup
 
-    return module.sweep(settings, run_id=run_id, landing=landing, budget=budget, progress=progress)
+    return lookup.sweep(settings, run_id=run_id, landing=landing, budget=budget, progress=progress)
 
 
 def fetch(
@@ -64,10 +64,10 @@ def fetch(
     budget: Budget | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Pull:
-    """Land single deals with what belongs to them. See `connectors.hubspot.sweep.fetch`."""
-    from connectors.hubspot import sweep as module
+    """Land single deals with what belongs to them. See `connectors.hubspot.lookup.fetch`."""
+    from connectors.hubspot import lookup
 
-    return module.fetch(settings, run_id=run_id, landing=landing, ids=ids, budget=budget, progress=progress)
+    return lookup.fetch(settings, run_id=run_id, landing=landing, ids=ids, budget=budget, progress=progress)
 
 
 def write(
