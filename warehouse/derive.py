@@ -30,7 +30,7 @@ DEALS = {"salesforce": "Opportunity", "hubspot": "deals"}
 TABLES = {
     "salesforce": (
         "opportunity", "opportunity_history", "opportunity_field_history", "opportunity_contact_role", "opportunity_stage", "task", "event",
-        "account", "user", "user_role", "record_type", "currency_type", "dated_conversion_rate",
+        "account", "user", "user_role", "record_type", "record_type_stages", "business_process", "currency_type", "dated_conversion_rate",
     ),
     "hubspot": ("deal", "deal_history", "deal_association", "company", "owner", "pipeline"),
 }  # fmt: skip
@@ -65,11 +65,26 @@ VOLATILE = {
 TEMPORARY = {
     "account_survivor", "activity_fact", "applied", "cast_failure", "close_told", "deal", "deal_survivor", "delivered", "delta",
     "differing", "fact", "fields", "in_scope", "landed", "new_account", "new_activity", "new_contact_role", "new_crm_flag",
-    "new_exchange_rate", "new_opportunity", "new_owner", "new_stage", "new_stage_event", "next_step_told", "pipeline_stage",
+    "new_exchange_rate", "new_opportunity", "new_owner", "new_pipeline", "new_stage", "new_stage_event", "next_step_told",
+    "pipeline_clean", "pipeline_definition", "pipeline_renamed", "pipeline_stage", "process_told", "rate_moved", "renamed_stage",
+    "renamed_version", "stage_alias", "stage_change", "stage_dropped", "stage_now", "stage_of_org",
     "rate_of_deal", "record_type", "restated", "stage_definition", "stage_known", "stage_move", "stage_seen", "stage_told",
     "told", "told_field", "told_source", "touched", "touched_account", "touched_deal", "touched_table", "version_change",
 }  # fmt: skip
 OURS = re.compile(r"plumbline_.*", re.IGNORECASE)
+# From which day on the rates of a currency are others than before: a deal is converted by the rate of its close date.
+RATE_MOVED = """
+    select currency, min(valid_from) as since
+    from (
+        (select currency, valid_from, rate from new_exchange_rate
+         except select currency, valid_from, rate from core.exchange_rate where source = getvariable('source'))
+        union all
+        (select currency, valid_from, rate from core.exchange_rate where source = getvariable('source')
+         except select currency, valid_from, rate from new_exchange_rate)
+    )
+    group by currency
+"""
+PIPELINE_KEY = "source || ':' || coalesce(pipeline_id, '')"
 
 
 @dataclass(frozen=True)
@@ -152,6 +167,7 @@ def derive(
 
     Days and money mean the same for all sources: when the business moves, those that are not being loaded follow at once.
     """
+    con.execute("create or replace temp table rate_moved (currency varchar, since date)")
     others = _others(con, settings)
     _derive_their_rates(con, others, settings, now=now)
     changed = {row[0] for row in con.execute("select distinct name from touched_table").fetchall()}
@@ -162,6 +178,7 @@ def derive(
     done("people")
     rates_moved = _derive_rates(con, settings, changed, everything=everything)
     done("rates")
+    _derive_pipelines(con, settings.crm)
     _choose_deals(con, settings, changed, everything=everything, rates_moved=rates_moved)
     outcome = _derive_deals(con, settings, now=now, stage_config=stage_config, done=done)
     _note_derivation(con, settings)
@@ -273,7 +290,24 @@ def _derive_rates(con: duckdb.DuckDBPyConnection, settings: Settings, changed: s
         return False
     _run(con, "salesforce/exchange_rate.sql")
     key = "source || ':' || currency || ':' || valid_from::varchar"
+    con.execute("insert into rate_moved " + RATE_MOVED)
     return apply_rows(con, "core.exchange_rate", "new_exchange_rate", key=key, scope="source = getvariable('source')") > 0
+
+
+def _derive_pipelines(con: duckdb.DuckDBPyConnection, crm: str) -> None:
+    """core.pipeline as the CRM defines it. What calls a pipeline by its name follows when the CRM renamed it; its deals come later."""
+    _run(con, f"{crm}/pipeline.sql", "core/pipeline.sql")
+    renamed = con.execute("select count(*) from pipeline_renamed").fetchone()
+    if renamed and renamed[0]:
+        _run(con, "core/pipeline_rename.sql")
+    apply_rows(con, "core.pipeline", "new_pipeline", key=PIPELINE_KEY, scope="false")
+
+
+def _note_stages(con: duckdb.DuckDBPyConnection) -> None:
+    """After the deals and the stage map: the pipelines that deals are in, and what the CRM says of each stage from now on."""
+    _run(con, "core/pipeline_seen.sql")
+    apply_rows(con, "core.pipeline", "new_pipeline", key=PIPELINE_KEY, scope="source = getvariable('source')")
+    stages.note_versions(con)
 
 
 # ---- deals --------------------------------------------------------------------------------------------------------------------
@@ -287,8 +321,13 @@ def _choose_deals(
     if everything or changed & {"salesforce_record_type", "hubspot_pipeline"}:
         con.execute(f"insert into touched_deal select id from {table} where source = getvariable('source')")
     elif rates_moved:
-        con.execute("insert into touched_deal select opportunity_id from core.opportunity where source = getvariable('source') "
-                    "and currency <> getvariable('home_currency')")
+        con.execute("""
+            insert into touched_deal
+            select o.opportunity_id
+            from core.opportunity o
+            join rate_moved r on r.currency = o.currency and coalesce(o.close_date, getvariable('business_date')) >= r.since
+            where o.source = getvariable('source')
+        """)
     con.execute("insert into touched_deal select opportunity_id from core.opportunity where source = getvariable('source') "
                 "and recheck_at <= getvariable('now')")
     if settings.crm == "hubspot":
@@ -330,6 +369,8 @@ def _derive_deals(
     apply_rows(con, "core.crm_flag", "new_crm_flag", key="opportunity_key", scope=scope)
     if moved:
         stages.restate(con, settings.source)
+    if stage_config is not None:
+        _note_stages(con)
     failures = dict(con.execute("select field, failures from cast_failure order by field").fetchall())
     return Outcome(counts, failures)
 
@@ -338,8 +379,10 @@ def _derive_nothing(
     con: duckdb.DuckDBPyConnection, settings: Settings, *, now: datetime, stage_config: Mapping[str, Mapping[str, str]] | None
 ) -> Outcome:
     """A night in which nothing was touched: what was delivered is what is here. The stage map may have moved all the same."""
-    if stage_config is not None and stages.update_map(con, settings.source, settings.crm, stage_config, now, under_way=False):
-        stages.restate(con, settings.source)
+    if stage_config is not None:
+        if stages.update_map(con, settings.source, settings.crm, stage_config, now, under_way=False):
+            stages.restate(con, settings.source)
+        _note_stages(con)
     delivered = con.execute("select count(distinct id) from delivered").fetchone()
     return Outcome(raw.Counts(unchanged=int(delivered[0]) if delivered else 0), {})
 

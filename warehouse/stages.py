@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -19,6 +19,8 @@ from typing import Any
 
 import duckdb
 import yaml
+
+from warehouse import raw
 
 HERE = Path(__file__).parent
 RANKS: dict[str, int | None] = {
@@ -30,6 +32,12 @@ CLOSED = ("closed_won", "closed_lost")
 SURE = 0.7  # below it a suggestion waits for somebody to confirm it
 
 StageConfig = Mapping[str, Mapping[str, str]]
+
+# Tables of raw that say which stages there are.
+READ = {
+    "salesforce": ("opportunity_stage", "record_type", "record_type_stages", "business_process"),
+    "hubspot": ("pipeline",),
+}
 
 
 @dataclass(frozen=True)
@@ -162,6 +170,7 @@ def update_map(
     Returns whether stages that were there before mean something else now.
     """
     if not under_way:
+        raw.ensure_tables(con, (f"{crm}_{table}" for table in READ[crm]))
         _empty_seen(con)
     for stages in config.values():
         for stage in stages.values():
@@ -172,11 +181,11 @@ def update_map(
     pipelines: dict[str, list[StageRow]] = {}
     for row in _rows(con, "stage_known", "order by pipeline, position nulls last, crm_stage"):
         pipelines.setdefault(row.pipeline, []).append(row)
-    ids = dict(con.execute("select pipeline, any_value(pipeline_id) from stage_known group by pipeline").fetchall())
+    called = _called(con, pipelines)
     for name, rows in pipelines.items():
         suggestions = suggestions_for(crm, rows)
         for row, suggestion in zip(rows, suggestions, strict=True):
-            wanted = _configured(config, (name, ids.get(name)), row)
+            wanted = _configured(config, called[name], row)
             new.append(_decided(row, suggestion, wanted, old.get((row.pipeline, row.crm_stage))))
     changed = [row for row in new if old.get((row.pipeline, row.crm_stage)) != row]
     if not changed:
@@ -188,11 +197,15 @@ def update_map(
     return any(getattr(before, name) != getattr(row, name) for before, row in known for name in told)
 
 
+def note_versions(con: duckdb.DuckDBPyConnection) -> None:
+    """Keep what the CRM says of each stage now in core.stage_version. To be called after `update_map`, in the same load."""
+    _run(con, "core/stage_version.sql")
+
+
 def restate(con: duckdb.DuckDBPyConnection, source: str) -> None:
     """Say the stages of deals, events and versions again, by the map in force. Runs inside the caller's transaction."""
     con.execute("set variable source = $1", [source])
-    con.execute((HERE / "sql/core/restate.sql").read_text(encoding="utf-8"))
-    con.execute((HERE / "sql/core/stage_event.sql").read_text(encoding="utf-8"))
+    _run(con, "core/restate.sql", "core/stage_event.sql")
     con.execute("""
         update core.stage_event e set from_stage = n.from_stage, to_stage = n.to_stage, kind = n.kind
         from new_stage_event n
@@ -223,9 +236,25 @@ def _decided(row: StageRow, suggestion: Suggestion, wanted: str | None, before: 
     return replace(told, stage=stage, stage_rank=RANKS[stage], origin=origin)
 
 
-def _configured(config: StageConfig, pipelines: tuple[str | None, ...], row: StageRow) -> str | None:
+def _called(con: duckdb.DuckDBPyConnection, pipelines: Iterable[str]) -> dict[str, list[str]]:
+    """How a configuration may call each pipeline: by its name, its id, or a name that it had before and that no other has now."""
+    called = {name: [name] for name in pipelines}
+    rows = con.execute("""
+        select pipeline, pipeline_id, former_names from core.pipeline where source = getvariable('source')
+        union all
+        select pipeline, pipeline_id, NULL from pipeline_definition
+    """).fetchall()
+    taken = {name.strip().casefold() for name in (*called, *(row[0] for row in rows))}
+    for name, key, former in rows:
+        if name in called:
+            called[name] += [key] if key else []
+            called[name] += [old for old in former or () if old.strip().casefold() not in taken]
+    return called
+
+
+def _configured(config: StageConfig, called: Iterable[str], row: StageRow) -> str | None:
     """The canonical stage that the configuration gives: the pipeline's own table before "*"."""
-    tables = [stages for name, stages in config.items() if name != "*" and any(_same(name, p) for p in pipelines)]
+    tables = [stages for name, stages in config.items() if name != "*" and any(_same(name, other) for other in called)]
     for stages in [*tables, config.get("*", {})]:
         for name, stage in stages.items():
             if _same(name, row.crm_stage) or _same(name, row.label):
@@ -252,7 +281,14 @@ def _empty_seen(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def _read_definitions(con: duckdb.DuckDBPyConnection, crm: str) -> None:
-    for name in ("core/stage_seen.sql", f"{crm}/stage_definition.sql", "core/stage_known.sql"):
+    _run(con, "core/stage_seen.sql", f"{crm}/pipeline.sql", f"{crm}/stage_definition.sql")
+    if crm == "salesforce":
+        _run(con, "core/stage_dropped.sql")
+    _run(con, "core/stage_known.sql")
+
+
+def _run(con: duckdb.DuckDBPyConnection, *names: str) -> None:
+    for name in names:
         con.execute((HERE / "sql" / name).read_text(encoding="utf-8"))
 
 

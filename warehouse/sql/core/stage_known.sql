@@ -2,13 +2,6 @@
 create or replace temp table stage_known as
 with definition as (
     from stage_definition
-),
--- A stage by another name: Salesforce records hold API names, but those of old may hold the label.
-named as (
-    select pipeline, label, any_value(position) as position, any_value(probability) as probability, any_value(forecast_category) as forecast_category,
-           any_value(is_closed) as is_closed, any_value(is_won) as is_won
-    from definition
-    group by pipeline, label
 )
 select getvariable('source') as source, pipeline, pipeline_id, crm_stage, label, position, probability, forecast_category, is_closed, is_won, is_active
 from definition
@@ -17,7 +10,7 @@ select getvariable('source') as source, s.pipeline, NULL::varchar as pipeline_id
        n.probability, n.forecast_category, coalesce(n.is_closed, s.is_closed) as is_closed, coalesce(n.is_won, s.is_won) as is_won,
        false as is_active
 from stage_seen s
-left join named n on n.pipeline = s.pipeline and n.label = s.crm_stage
+left join stage_alias n on n.name = s.crm_stage and coalesce(n.pipeline = s.pipeline, true)
 where not exists (from definition d where d.pipeline = s.pipeline and d.crm_stage = s.crm_stage)
   -- HubSpot's stage ids are unique over pipelines: a deal that changed its pipeline was in a stage of the other one.
   and not (getvariable('crm') = 'hubspot' and exists (from definition d where d.crm_stage = s.crm_stage));
