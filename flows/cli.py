@@ -161,6 +161,30 @@ def sync(
 
 
 @app.command()
+def reconcile(
+    ctx: typer.Context,
+    sources: Sources = None,
+    sync: Annotated[bool, typer.Option("--sync", help="Sync first; what changes in the CRM meanwhile is then left to the next sync.")] = False,
+    mend: Annotated[bool, typer.Option("--mend/--no-mend", help="Read the deals that differ again and load them; or only compare.")] = True,
+    accept_gone: Annotated[
+        bool, typer.Option("--accept-gone", help="Believe it also when more than a fifth of the live deals is gone at once.")
+    ] = False,
+) -> None:
+    """Compare CRM and warehouse, deal by deal and total by total; exit 1 when they differed. Mends what differs."""
+    from flows import reconcile as flow
+
+    face: Face = ctx.obj
+    face.settings().chosen(sources)
+    most = None if face.json else flow.SHOWN
+    options = {"sources": sources, "sync": sync, "mend": mend, "accept_gone": accept_gone}
+    result = _run(
+        face, "reconcile", lambda run: flow.reconcile(run, sources, sync=sync, mend=mend, accept_gone=accept_gone, most=most), options
+    )
+    face.show(result.document(), result.lines())
+    result.raise_failures()
+
+
+@app.command()
 def check(
     ctx: typer.Context,
     fail_on: Annotated[Severity | None, typer.Option("--fail-on", help="Exit 1 when an open finding is this bad or worse.")] = None,

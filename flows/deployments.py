@@ -41,3 +41,20 @@ def sync(config: str = "plumbline.toml", sources: list[str] | None = None, full:
     for line in result.lines():
         log.info(line)
     result.raise_failures()
+
+
+@flow(name="reconcile", flow_run_name="reconcile", log_prints=True)
+def reconcile(config: str = "plumbline.toml", sources: list[str] | None = None, sync: bool = True, now: datetime | None = None) -> None:
+    """Compare CRMs and warehouse and mend what differs; red when they differed. sync: bring the warehouse up to date first."""
+    from flows.reconcile import reconcile as compare
+    from flows.run import instant, open_run
+    from flows.settings import load_settings
+
+    settings = load_settings(Path(config))
+    settings.chosen(sources)
+    log = get_run_logger()
+    with open_run("reconcile", settings, instant(now.isoformat() if now else None), say=log.info, warn=log.warning) as run:
+        result = compare(run, sources, sync=sync)
+    for line in result.lines():
+        log.info(line)
+    result.raise_failures()

@@ -15,7 +15,7 @@ Written by `make docs` from the commands' own help; do not edit.
 | code | meaning |
 |---|---|
 | 0 | done |
-| 1 | the gate that was asked for failed (`check --fail-on`) |
+| 1 | the gate that was asked for failed (`check --fail-on`), or CRM and warehouse differed (`reconcile`) |
 | 2 | usage or configuration |
 | 3 | a CRM refused or failed: credentials, permission, quota, network after retries. The other sources still finish |
 | 4 | the warehouse: locked, newer, damaged |

@@ -42,6 +42,24 @@ def pull(
     return work(settings, run_id=run_id, landing=landing, since=since, full=full, fields=fields, budget=budget, progress=progress)
 
 
+def sweep(
+    settings: SalesforceSettings, *, run_id: str, landing: Path, budget: Budget | None = None, progress: Say | None = None
+) -> Pull:
+    """Land a listing of the live deals, few columns each. See `connectors.salesforce.lookup.sweep`."""
+    from connectors.salesforce import lookup
+
+    return lookup.sweep(settings, run_id=run_id, landing=landing, budget=budget, progress=progress)
+
+
+def fetch(
+    settings: SalesforceSettings, *, run_id: str, landing: Path, ids: Path, budget: Budget | None = None, progress: Say | None = None
+) -> Pull:
+    """Land single deals with what belongs to them. See `connectors.salesforce.lookup.fetch`."""
+    from connectors.salesforce import lookup
+
+    return lookup.fetch(settings, run_id=run_id, landing=landing, ids=ids, budget=budget, progress=progress)
+
+
 def write(
     settings: SalesforceSettings, *, changes: Path, results: Path, budget: Budget | None = None, progress: Say | None = None
 ) -> WriteResult:

@@ -118,7 +118,7 @@ def test_the_schedule_of_prefect_yaml_yields_scheduled_runs(server):
 
     run([*prefect, "work-pool", "create", "plumbline", "--type", "process"])
     run([*prefect, "deploy", "--all"])
-    assert {d["name"] for d in runs(server, "deployments")} == {"every-night", "by-hand"}
+    assert {d["name"] for d in runs(server, "deployments")} == {"every-night", "every-week", "by-hand"}
     scheduled = eventually(lambda: [r for r in runs(server, "flow_runs") if r["state_type"] == "SCHEDULED" and r["deployment_id"]], 90)
     assert scheduled, "the scheduler never inserted a run: Prefect and SQLAlchemy do not fit together"
     assert scheduled[0]["parameters"] == {"config": "plumbline.toml"}
