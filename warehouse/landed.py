@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,26 +29,39 @@ FORMAT = 1
 NUMBERS = {"double", "currency", "percent", "int", "long"}
 # Objects of the CRMs by the way their lines are shaped; what is not named here is a flat record.
 RECORD, CRM_OBJECT, DOCUMENT, HISTORY, ASSOCIATIONS, DELETIONS = "record", "crm_object", "document", "history", "associations", "deletions"
+# Objects that are about records of another one: some of their fields, or the ids of all that are there.
+FIELDS, IDS = "fields", "ids"
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How an object is read. table: of schema raw; parent: the field that holds the deal's id."""
+    """How an object is read. table: of schema raw; parent: the field that holds the deal's id. only_of: how the parents' ids begin: what
+    belongs to something else is left aside, unless it belonged to a deal before."""
 
     table: str
     reader: str = RECORD
     parent: str | None = None
+    only_of: str = ""
 
 
+DEAL = "006"  # the key prefix of opportunities, in every org
+CHILDREN = {
+    "OpportunityContactRole": "salesforce_opportunity_contact_role", "Task": "salesforce_task", "Event": "salesforce_event",
+    "Account": "salesforce_account",
+}  # fmt: skip
 SHAPES: dict[str, dict[str, Shape]] = {
     "salesforce": {
         "Opportunity.deleted": Shape("salesforce_opportunity", DELETIONS),
+        "Opportunity.ids": Shape("salesforce_opportunity", IDS),
+        "Opportunity.fields": Shape("salesforce_opportunity", FIELDS),
         "Opportunity.gone": Shape("salesforce_opportunity", DELETIONS),
         "OpportunityHistory": Shape("salesforce_opportunity_history", parent="OpportunityId"),
         "OpportunityFieldHistory": Shape("salesforce_opportunity_field_history", parent="OpportunityId"),
         "OpportunityContactRole": Shape("salesforce_opportunity_contact_role", parent="OpportunityId"),
-        "Task": Shape("salesforce_task", parent="WhatId"),
-        "Event": Shape("salesforce_event", parent="WhatId"),
+        "Task": Shape("salesforce_task", parent="WhatId", only_of=DEAL),
+        "Event": Shape("salesforce_event", parent="WhatId", only_of=DEAL),
+        **{f"{name}.deleted": Shape(table, DELETIONS) for name, table in CHILDREN.items()},
+        **{f"{name}.ids": Shape(table, IDS) for name, table in CHILDREN.items()},
     },
     "hubspot": {
         "deals": Shape("hubspot_deal", CRM_OBJECT),
@@ -85,7 +99,12 @@ class LandedObject:
     @property
     def shape(self) -> Shape:
         words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+", "_", self.name).lower()
-        return SHAPES.get(self.crm, {}).get(self.name) or Shape(f"{self.crm}_{words}")
+        shapes = SHAPES.get(self.crm, {})
+        return shapes.get(self.name) or shapes.get(re.sub(r"\.fields\.\d+$", ".fields", self.name)) or Shape(f"{self.crm}_{words}")
+
+    def is_fields_of(self, name: str) -> bool:
+        """Whether it holds partial records of the object `name`: X.fields, or X.fields.2 and so on where they are in several parts."""
+        return self.shape.reader == FIELDS and self.name.startswith(f"{name}.fields")
 
     @property
     def rows(self) -> int:
@@ -116,6 +135,10 @@ class LandedPull:
     def object(self, name: str) -> LandedObject | None:
         return next((o for o in self.objects if o.name == name), None)
 
+    def tells_deletions(self, name: str) -> bool:
+        """Whether the pull says of the object which of its records went, beside the records themselves."""
+        return any(o.files for o in self.objects if o.name in (f"{name}.deleted", f"{name}.ids", f"{name}.gone"))
+
 
 def read_pull(directory: Path) -> LandedPull:
     """Read the manifests of a pull. Raises LandingError for a pull that is unfinished or of a later format."""
@@ -141,17 +164,18 @@ def read_pull(directory: Path) -> LandedPull:
     return LandedPull(directory, pull["source"], pull["crm"], pull["run_id"], bool(pull["full"]), pull.get("org") or {}, tuple(objects))
 
 
-def stage(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]:
-    """Fill the temporary table `landed` from the object's files. Returns the names of the fields seen in the payloads.
+def stage(con: duckdb.DuckDBPyConnection, obj: LandedObject, keep: Iterable[str] = (), source: str = "") -> set[str]:
+    """Fill the temporary table `landed` from the object's files. Returns the names of the fields seen in the files.
 
+    keep: fields that the CRM was not asked for, or would not give: each flat record gets the value that raw holds of `source`.
     Raises LandingError when the files do not hold the rows that the manifest counts: a load of half a file would delete deals.
     """
-    reader = {
-        RECORD: _records, CRM_OBJECT: _crm_objects, DOCUMENT: _documents, HISTORY: _history, ASSOCIATIONS: _associations,
-        DELETIONS: _deletions,
-    }[obj.shape.reader]  # fmt: skip
+    readers: dict[str, Callable[[duckdb.DuckDBPyConnection, LandedObject], set[str]]] = {
+        RECORD: partial(_records, kept=_Kept(source, obj.shape.table, tuple(keep))), FIELDS: partial(_records, empty=True), IDS: _records,
+        CRM_OBJECT: _crm_objects, DOCUMENT: _documents, HISTORY: _history, ASSOCIATIONS: _associations, DELETIONS: _deletions,
+    }  # fmt: skip
     try:
-        names = reader(con, obj)
+        names = readers[obj.shape.reader](con, obj)
     except (duckdb.InvalidInputException, duckdb.IOException, duckdb.ConversionException) as error:
         raise LandingError(
             f"the landed files of {obj.name} cannot be read: {str(error).splitlines()[0][:200]}",
@@ -164,9 +188,19 @@ def stage(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]:
 # ---- readers -----------------------------------------------------------------------------------------------------------------
 
 
-def _records(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]:
-    """Flat records: CSV, or JSON with typed values and parents as nested objects."""
-    parts, expressions = [], {}
+@dataclass(frozen=True)
+class _Kept:
+    """Fields whose values stay what raw.`table` holds of `source`."""
+
+    source: str
+    table: str
+    names: tuple[str, ...]
+
+
+def _records(con: duckdb.DuckDBPyConnection, obj: LandedObject, *, kept: _Kept | None = None, empty: bool = False) -> set[str]:
+    """Flat records: CSV, or JSON with typed values and parents as nested objects. empty: empty values are in the payload, as null."""
+    parts: list[str] = []
+    expressions: dict[str, None] = {}
     for source, columns in _flat_sources(con, obj):
         expressions.update(dict.fromkeys(columns))
         inner = ", ".join(f"{expression} as {_name(name)}" for name, expression in sorted(columns.items()))
@@ -175,23 +209,34 @@ def _records(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]:
         return _nothing(con)
     types = {f["name"]: str(f.get("type") or "").lower() for f in obj.fields}
     types |= {name: "number" for name in expressions if types.get(name) in NUMBERS}
-    values = ", ".join(f"{_literal(name)}: {_plain(name, types.get(name, ''))}" for name in sorted(expressions))
+    plain = {name: _plain(name, types.get(name, "")) for name in expressions}
+    before = ""
+    if kept and (names := [name for name in kept.names if name not in expressions]):
+        plain |= {name: f"before.payload ->> {_literal(_path(name))}" for name in names}
+        before = f"left join raw.{kept.table} before on before.source = {_literal(kept.source)} and before.id = record.{_name(obj.key)}"
+    values = f"to_json({{{', '.join(f'{_literal(name)}: {plain[name]}' for name in sorted(plain))}}})"
     shape = obj.shape
 
     def column(name: str | None, otherwise: str) -> str:
-        return _name(name) if name in expressions else otherwise
+        return f"record.{_name(name)}" if name in expressions else otherwise
 
     deleted = f"coalesce(try_cast({column('IsDeleted', 'NULL')} as boolean), false)"
     modified = f"try_cast({column('SystemModstamp', column('LastModifiedDate', column('CreatedDate', 'NULL')))} as timestamptz)"
     con.execute(f"""
         create or replace temp table landed as
-        select {_name(obj.key)} as id, {column(shape.parent, 'NULL::varchar')} as parent_id,
-               json_merge_patch('{{}}', to_json({{{values}}})) as payload,
+        select record.{_name(obj.key)} as id, {column(shape.parent, 'NULL::varchar')} as parent_id,
+               {values if empty else f"json_merge_patch('{{}}', {values})"} as payload,
                {modified} as modified_at, {deleted} as is_deleted, if({deleted}, {modified}, NULL) as deleted_at
-        from ({' union all by name '.join(parts)})
-        where {_name(obj.key)} is not null
+        from ({' union all by name '.join(parts)}) record {before}
+        where record.{_name(obj.key)} is not null
     """)
     _check_rows(con, obj)
+    if shape.only_of and kept:
+        con.execute(
+            f"delete from landed where not coalesce(starts_with(parent_id, $1), false) "
+            f"and id not in (select id from raw.{kept.table} where source = $2)",
+            [shape.only_of, kept.source],
+        )
     _newest_only(con)
     return set(expressions)
 
@@ -420,8 +465,8 @@ def _check_rows(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> None:
 
 
 def _plain(name: str, kind: str) -> str:
-    """The text of a value, the same however it was delivered."""
-    value = _name(name)
+    """The text of a value of `record`, the same however it was delivered."""
+    value = f"record.{_name(name)}"
     if kind == "number":
         # 1200.0 and 1.2E3 are both 1200. Casting is dear (20 µs for a wide decimal), so only exponents are cast.
         exact = f"rtrim(rtrim(try_cast({value} as decimal(38, 12))::varchar, '0'), '.')"

@@ -17,12 +17,26 @@ import duckdb
 
 from warehouse import derive, raw
 from warehouse.business import Business, business_of
-from warehouse.landed import ASSOCIATIONS, DELETIONS, LandedObject, LandedPull, associations_of_deals, read_pull, stage
+from warehouse.landed import (
+    ASSOCIATIONS,
+    DELETIONS,
+    FIELDS,
+    IDS,
+    RECORD,
+    SHAPES,
+    LandedObject,
+    LandedPull,
+    associations_of_deals,
+    read_pull,
+    stage,
+)
 from warehouse.migrate import transaction
 
 # Read before the others, because what comes later in a pull explains it: an archived deal that is live again, a delete log.
 FIRST = ("deals.archived",)
-LAST = ("Opportunity.deleted", "Opportunity.gone", "deals.gone", "deals.associations")
+LAST = (DELETIONS, IDS, ASSOCIATIONS)
+ABOUT_OTHERS = (DELETIONS, FIELDS, IDS)
+SHOWN = 8  # names that a notice lists before it counts
 
 
 @dataclass
@@ -51,6 +65,7 @@ class _Loading:
     pull: LandedPull
     now: datetime
     mend: bool = False
+    mapped: tuple[str, ...] = ()
     counts: list[ObjectCounts] = field(default_factory=list)
     seen_fields: dict[str, set[str]] = field(default_factory=dict)
 
@@ -74,7 +89,7 @@ def load(
     after_step is called with the name of each step that was done (progress; tests interrupt here).
     Raises LandingError for files that are not what their manifest says; the warehouse is then as before.
     """
-    run = _Loading(con, read_pull(directory), now, mend)
+    run = _Loading(con, read_pull(directory), now, mend, tuple((fields or {}).values()))
     done = after_step or (lambda _: None)
     with transaction(con):
         if not mend:
@@ -117,9 +132,19 @@ def known(con: duckdb.DuckDBPyConnection, source: str, path: Path) -> None:
 
 
 def known_fields(con: duckdb.DuckDBPyConnection, source: str) -> dict[str, dict[str, str]]:
-    """The fields that the CRM described when `source` was last read, per object: {"Opportunity": {"Amount": "currency", …}, …}."""
+    """The fields whose values are here of every record of `source`, per object: {"Opportunity": {"Amount": "currency", …}, …}.
+
+    A formula's type is "calculated currency": a plain field of that name would hold other values.
+    """
     known: dict[str, dict[str, str]] = {}
-    rows = con.execute("select object, name, type from core.field where source = $1 and type is not null order by object, name", [source])
+    rows = con.execute(
+        """
+        select object, name, if(is_calculated, 'calculated ', '') || type from core.field
+        where source = $1 and type is not null and not coalesce(is_partial, false)
+        order by object, name
+        """,
+        [source],
+    )
     for obj, name, kind in rows.fetchall():
         known.setdefault(obj, {})[name] = kind
     return known
@@ -129,7 +154,7 @@ def known_fields(con: duckdb.DuckDBPyConnection, source: str) -> dict[str, dict[
 
 
 def _in_order(objects: Iterable[LandedObject]) -> list[LandedObject]:
-    return sorted(objects, key=lambda o: (o.name not in FIRST, o.name in LAST))
+    return sorted(objects, key=lambda o: (o.name not in FIRST, o.shape.reader in LAST))
 
 
 def _land(run: _Loading, obj: LandedObject) -> None:
@@ -141,16 +166,25 @@ def _land(run: _Loading, obj: LandedObject) -> None:
     if not obj.files and not whole:
         run.counts.append(ObjectCounts(obj.name, obj.mode, calls=obj.calls, notice=obj.notice))
         return
-    run.seen_fields[obj.name] = stage(con, obj)
+    seen = stage(con, obj, keep=_not_asked_for(run, obj), source=source)
     if reader == DELETIONS:
         result = raw.mark_deleted(con, table, source=source, run_id=run_id, now=now)
+    elif reader == IDS:
+        result = raw.mark_absent(con, table, source=source, run_id=run_id, now=now, whole=whole)
+    elif reader == FIELDS:
+        light = derive.light_fields(con, source, run.mapped, obj.fields)
+        result = raw.patch(con, table, seen - {obj.key}, light, source=source, run_id=run_id, now=now)
+        con.execute("insert into refreshed select id from delta where outcome = 'echoed'; delete from delta where outcome = 'echoed'")
     else:
+        run.seen_fields[obj.name] = seen
         if obj.name == "deals":
             _without_archived(run)
         if reader == ASSOCIATIONS:
             _complete_associations(run, table)
         told = replace(obj, mode="full") if run.mend else obj  # read by id: no index that lags behind, so no stamp is too old
         result = raw.merge(con, told, table, source=source, run_id=run_id, now=now, whole=whole)
+        if run.pull.tells_deletions(obj.name):
+            con.execute("insert into live select $1, id from landed where not is_deleted", [table])
     derive.touch(con, table, delivered=obj.name == derive.DEALS[run.pull.crm], anew=run.mend)
     counts = ObjectCounts(obj.name, obj.mode, obj.rows, bytes=obj.bytes, calls=obj.calls, notice=obj.notice)
     vars(counts).update(asdict(result))
@@ -159,6 +193,21 @@ def _land(run: _Loading, obj: LandedObject) -> None:
         associations_of_deals(con)
         raw.merge(con, obj, "hubspot_deal_association", source=source, run_id=run_id, now=now, whole=False)
         derive.touch(con, "hubspot_deal_association", delivered=False)
+
+
+def _not_asked_for(run: _Loading, obj: LandedObject) -> list[str]:
+    """Fields of a flat object that were there once and are not any more, or could not be read this time: their last values stay."""
+    if obj.shape.reader != RECORD or not obj.fields:
+        return []
+    rows = run.con.execute(
+        """
+        select name from core.field where source = $1 and object = $2 and type is not null
+        union
+        select name from core.field_lost where source = $1 and object = $2
+        """,
+        [run.pull.source, obj.name],
+    ).fetchall()
+    return sorted({row[0] for row in rows} - {f["name"] for f in obj.fields})
 
 
 def _without_archived(run: _Loading) -> None:
@@ -188,8 +237,10 @@ def _of_source(run: _Loading) -> dict[str, Any]:
     before = derive.derivation_of(run.con, run.pull.source)
     if before and run.mend:
         return {"record_url": row[0], "org_currency": row[1], "readable": derive.Settings.from_document(before).readable}
-    asked = {obj.name for obj in run.pull.objects}
-    readable = {obj.name for obj in run.pull.objects if not obj.refused}
+    # What is about another object (a delete log, partial records) is landed or not as the night needs it: nothing follows from that.
+    objects = [obj for obj in run.pull.objects if obj.shape.reader not in ABOUT_OTHERS]
+    asked = {obj.name for obj in objects}
+    readable = {obj.name for obj in objects if not obj.refused}
     if before:
         readable |= set(derive.Settings.from_document(before).readable) - asked
     return {"record_url": row[0], "org_currency": row[1], "readable": sorted(readable)}
@@ -224,28 +275,37 @@ def _note_source(run: _Loading) -> None:
 def _note_fields(run: _Loading) -> None:
     """core.field: the fields of each object that says what fields it has, and those that came without having been announced.
 
-    What an object no longer announces, it no longer has, or hides: rules must not take it for empty, nor a plan write to it."""
-    rows: list[tuple[Any, ...]] = []
+    What an object no longer announces, it no longer has, or hides: rules must not take it for empty, nor a plan write to it. It is
+    remembered in core.field_lost, and said aloud once. A field of which only an increment has brought values is partial until all have
+    been read: what was in it before has stamps of long ago.
+    """
+    rows: list[dict[str, Any]] = []
     for obj in run.pull.objects:
+        if obj.shape.reader in ABOUT_OTHERS:
+            continue
         declared = {f["name"]: f for f in obj.fields}
         seen = run.seen_fields.get(obj.name, set()) if declared or obj.name in derive.DEALS.values() else set()
+        read = _read_of_all(run, obj)
         for name in sorted({*declared, *seen}):
             f = declared.get(name, {})
-            rows.append((obj.name, name, f.get("label"), f.get("type"), bool(f.get("custom")), bool(f.get("calculated"))))
-    text = json.dumps([dict(zip(("object", "name", "label", "type", "is_custom", "is_calculated"), row, strict=True)) for row in rows])
+            row = {"object": obj.name, "name": name, "label": f.get("label"), "type": f.get("type"), "is_read": read is None or name in read}
+            rows.append(row | {"is_custom": bool(f.get("custom")), "is_calculated": bool(f.get("calculated"))})
     run.con.execute(
         """
         create or replace temp table told_field as
         select $source as source, f.object, f.name, f.label, f.type, f.is_custom, f.is_calculated,
+               not f.is_read and exists (from core.field k where k.source = $source and k.object = f.object and k.type is not null)
+                   and (coalesce(old.is_partial, false) or (old.type, old.is_calculated) is distinct from (f.type, f.is_calculated)) as is_partial,
                coalesce(old.first_seen_at, $now) as first_seen_at, $now as last_seen_at
         from (
             select unnest(from_json($rows::json, '[{"object": "VARCHAR", "name": "VARCHAR", "label": "VARCHAR", "type": "VARCHAR",
-                "is_custom": "BOOLEAN", "is_calculated": "BOOLEAN"}]')) as f
+                "is_custom": "BOOLEAN", "is_calculated": "BOOLEAN", "is_read": "BOOLEAN"}]')) as f
         )
         left join core.field old on old.source = $source and old.object = f.object and old.name = f.name
         """,
-        {"source": run.pull.source, "rows": text, "now": run.now},
+        {"source": run.pull.source, "rows": json.dumps(rows), "now": run.now},
     )
+    _note_lost(run)
     run.con.execute("delete from core.field o using told_field n where o.source = n.source and o.object = n.object and o.name = n.name")
     run.con.execute(
         """
@@ -255,6 +315,45 @@ def _note_fields(run: _Loading) -> None:
         [run.pull.source],
     )
     run.con.execute("insert into core.field by name from told_field")
+
+
+def _read_of_all(run: _Loading, obj: LandedObject) -> set[str] | None:
+    """The fields whose values an increment brought of every record, by partial records; None where nothing is missing: the object was
+    read whole, or its CRM stamps records whose fields are filled."""
+    if obj.mode == "full" or f"{obj.name}.fields" not in SHAPES.get(run.pull.crm, {}):
+        return None
+    parts = [o for o in run.pull.objects if o.is_fields_of(obj.name) and o.mode == "full" and o.complete]
+    return {f["name"] for o in parts for f in o.fields}
+
+
+def _note_lost(run: _Loading) -> None:
+    """core.field_lost, and the notices of the objects that lost fields with this pull."""
+    run.con.execute(
+        """
+        create or replace temp table field_gone as
+        select o.source, o.object, o.name, o.label, o.type, o.is_custom, o.is_calculated, $2::timestamptz as lost_at
+        from core.field o
+        where o.source = $1 and o.type is not null and o.object in (select object from told_field where type is not null)
+          and not exists (from told_field n where n.object = o.object and n.name = o.name)
+        """,
+        [run.pull.source, run.now],
+    )
+    run.con.execute(
+        """
+        delete from core.field_lost l
+        where l.source = $1 and exists (from (from told_field union all by name from field_gone) n where n.object = l.object and n.name = l.name)
+        """,
+        [run.pull.source],
+    )
+    run.con.execute("insert into core.field_lost by name from field_gone")
+    for obj, names in run.con.execute("select object, list(name order by name) from field_gone group by object").fetchall():
+        shown, more = ", ".join(names[:SHOWN]), len(names) - SHOWN
+        said = shown + (f" and {more} more" if more > 0 else "")
+        verb, their = ("are", "their") if len(names) > 1 else ("is", "its")
+        for counts in run.counts:
+            if counts.object == obj:
+                loss = f"{said} {verb} no longer visible (removed, or hidden from the user): {their} last values are kept, rules that need "
+                counts.notice = "; ".join(filter(None, (counts.notice, loss + ("them" if len(names) > 1 else "it") + " say unknown")))
 
 
 def _record(run: _Loading, outcome: derive.Outcome) -> None:

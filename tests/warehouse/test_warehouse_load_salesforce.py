@@ -128,7 +128,8 @@ def test_our_own_writes_come_back_as_echoes(con: Any, tmp_path: Path) -> None:
         "opportunity_key": f"sales:{opp_id(1)}", "status": "at_risk", "score": 55, "top_issue": "The close date is past",
         "issues": "close_date_past;no_contact", "flagged_since": date(2026, 11, 18), "snooze_until": None,
     }  # fmt: skip
-    cleared = opportunity(1, NOON + 2 * HOUR, CreatedDate=opportunity(1)["CreatedDate"])
+    empty = dict.fromkeys(("Plumbline_Issues__c", "Plumbline_Top_Issue__c", "Plumbline_Flagged_Since__c"))
+    cleared = opportunity(1, NOON + 2 * HOUR, CreatedDate=opportunity(1)["CreatedDate"], **empty)
     assert counts(load(con, sales(tmp_path, 3, [cleared]), now=NOON + DAY), "Opportunity") == (0, 0, 0, 1, 0)
     assert rows(con, "from core.crm_flag") == []
 

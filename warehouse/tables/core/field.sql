@@ -7,6 +7,7 @@ create table if not exists core.field (
     type                varchar,                -- the CRM's type
     is_custom           boolean,                -- made by the org
     is_calculated       boolean,                -- a formula: changes without a stamp
+    is_partial          boolean,                -- values are here only of records changed since; the next sync reads the others
     first_seen_at       timestamptz not null,   -- run that first saw it
     last_seen_at        timestamptz not null    -- run that last saw it
 );
