@@ -69,14 +69,14 @@ select c.opportunity_key, getvariable('source') as source, getvariable('crm') as
        coalesce(c.next_activity_told, t.next_at) as next_activity_at,
        least(t.recheck_at, c.told_recheck_at) as recheck_at,
        getvariable('activity_capability') as activity_capability,
-       c.contact_count, f.close_date_pushes, coalesce(c.lost_reason_mapped, c.lost_reason_told) as lost_reason,
+       c.contact_count, c.has_line_items, f.close_date_pushes, coalesce(c.lost_reason_mapped, c.lost_reason_told) as lost_reason,
        c.evidence, c.crm_modified_at, getvariable('now') as synced_at, c.custom,
        md5(to_json({
            'name': c.name, 'account_id': c.account_id, 'owner_id': c.owner_id, 'pipeline': coalesce(c.pipeline_id, c.pipeline),
            'type': c.type, 'crm_stage': c.crm_stage, 'is_closed': c.is_closed, 'is_won': c.is_won, 'is_deleted': c.is_deleted,
            'merged_into': c.merged_into, 'amount': c.amount, 'currency': c.currency, 'probability': c.probability,
            'forecast_category': c.forecast_category, 'created_at': c.created_at, 'close_date': c.close_date, 'description': c.description,
-           'next_step': c.next_step, 'contact_count': c.contact_count, 'custom': c.hashed
+           'next_step': c.next_step, 'contact_count': c.contact_count, 'has_line_items': c.has_line_items, 'custom': c.hashed
        })::varchar) as row_hash
 from content c
 left join core.account a on a.account_key = getvariable('source') || ':' || c.account_id

@@ -15,7 +15,7 @@ select id, payload, modified_at, is_deleted as gone, deleted_at as gone_at, land
            "dealtype": "VARCHAR", "description": "VARCHAR", "hubspot_owner_id": "VARCHAR", "hs_next_step": "VARCHAR",
            "hs_deal_stage_probability": "VARCHAR", "hs_manual_forecast_category": "VARCHAR", "hs_is_closed": "VARCHAR",
            "hs_is_closed_won": "VARCHAR", "hs_v2_date_entered_current_stage": "VARCHAR", "notes_last_updated": "VARCHAR",
-           "notes_next_activity_date": "VARCHAR", "num_associated_contacts": "VARCHAR", "closed_lost_reason": "VARCHAR",
+           "notes_next_activity_date": "VARCHAR", "num_associated_contacts": "VARCHAR", "hs_num_of_associated_line_items": "VARCHAR", "closed_lost_reason": "VARCHAR",
            "plumbline_status": "VARCHAR", "plumbline_score": "VARCHAR", "plumbline_top_issue": "VARCHAR", "plumbline_issues": "VARCHAR",
            "plumbline_flagged_since": "VARCHAR", "plumbline_snooze_until": "VARCHAR"}'))
 from raw.hubspot_deal semi join touched using (id)
@@ -105,6 +105,8 @@ select getvariable('source') || ':' || t.id as opportunity_key, t.id as opportun
        if(t.last_activity > getvariable('now'), t.last_activity, NULL) as told_recheck_at,
        instant_of(t.notes_next_activity_date) as next_activity_told,
        coalesce(a.contacts, try_cast(t.num_associated_contacts as integer))::integer as contact_count,
+       -- HubSpot leaves the number empty on deals that never had one.
+       coalesce(try_cast(t.hs_num_of_associated_line_items as double) > 0, if(getvariable('line_items_readable'), false, NULL)) as has_line_items,
        t.closed_lost_reason as lost_reason_told, t.modified_at as crm_modified_at, t.landed_at, t.payload,
        t.plumbline_status as flag_status, t.plumbline_score as flag_score, t.plumbline_top_issue as flag_top_issue,
        t.plumbline_issues as flag_issues, t.plumbline_flagged_since as flag_flagged_since, t.plumbline_snooze_until as flag_snooze_until

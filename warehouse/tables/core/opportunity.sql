@@ -42,6 +42,7 @@ create table if not exists core.opportunity (
     recheck_at              timestamptz,        -- instant from which time alone changes last_activity_at or next_activity_at; NULL: never
     activity_capability     varchar,            -- full, tasks_only, none: how much of the activities this source lets us see
     contact_count           integer,            -- contacts attached to the deal; NULL when contacts could not be read
+    has_line_items          boolean,            -- products are attached, so that the CRM takes the amount from them; NULL when that could not be read
     close_date_pushes       integer,            -- moves of the close date to a later day, by docs domain 0.5 (push_count); NULL without history
     lost_reason             varchar,            -- HubSpot closed_lost_reason, or the field mapped in the configuration
     evidence                json,               -- fields mapped in [sources.X.fields], by evidence name

@@ -38,6 +38,7 @@
 --   days_since_activity: from the last activity to the last run; NULL when closed
 --   next_step: what happens next, as the seller wrote it
 --   contact_count: contacts attached; NULL when they could not be read
+--   has_line_items: products are attached; NULL when that could not be read
 --   close_date_pushes: moves of the close date to a later day
 --   lost_reason: as delivered
 --   score: hygiene score 0 to 100; NULL where there is none
@@ -76,7 +77,7 @@ select o.source, o.crm, o.opportunity_key, o.opportunity_id, o.name, o.url, o.ac
        date_diff('day', (o.created_at at time zone d.zone)::date, coalesce((o.closed_at at time zone d.zone)::date, d.today)) as age_days,
        if(o.is_closed, NULL, date_diff('day', (o.stage_entered_at at time zone d.zone)::date, d.today)) as days_in_stage,
        if(o.is_closed, NULL, date_diff('day', (o.last_activity_at at time zone d.zone)::date, d.today)) as days_since_activity,
-       o.next_step, o.contact_count, o.close_date_pushes, o.lost_reason, s.score, s.status as hygiene_status,
+       o.next_step, o.contact_count, o.has_line_items, o.close_date_pushes, o.lost_reason, s.score, s.status as hygiene_status,
        coalesce(f.findings, 0) as open_findings, f.worst as worst_severity, d.last_synced_at as as_of
 from core.opportunity o
 left join day d using (source)
