@@ -145,6 +145,18 @@ def demo(
 
 
 @app.command()
+def doctor(ctx: typer.Context, sources: Sources = None) -> None:
+    """Look at everything that a night depends on, a line each, with the fix. Writes nothing; a problem sets the exit code."""
+    from flows import doctor as flow
+
+    face: Face = ctx.obj
+    result = flow.doctor(face.config, face.now, sources, say=face.say if face.verbose else None)
+    face.show(result.document(), result.lines(quiet=face.quiet))
+    if result.exit_code:
+        raise typer.Exit(result.exit_code)
+
+
+@app.command()
 def sync(
     ctx: typer.Context,
     sources: Sources = None,

@@ -80,7 +80,7 @@ def write(
 
 
 def diagnose(settings: HubSpotSettings, *, writes: bool, progress: Callable[[str], None] | None = None) -> list[Diagnosis]:
-    """Look at the portal with this token. See `connectors.hubspot.diagnose.diagnose`."""
-    from connectors.hubspot.diagnose import diagnose as work
+    """Look at the portal with this token. See `connectors.hubspot.access.diagnose`."""
+    from connectors.hubspot.access import diagnose as work
 
     return work(settings, writes=writes, progress=progress)

@@ -78,6 +78,6 @@ def diagnose(settings: SalesforceSettings, *, writes: bool, progress: Say | None
     writes: whether write-back is planned, so that a user who may not edit is a problem and not a note. Takes a dozen calls and
     changes nothing. Never raises a CrmError: what fails is among the lines.
     """
-    from connectors.salesforce.diagnose import diagnose as work
+    from connectors.salesforce.access import diagnose as work
 
     return work(settings, writes=writes, progress=progress)
