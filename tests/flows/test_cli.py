@@ -32,7 +32,7 @@ def test_the_reference_is_what_the_commands_say():
     assert PLACE.read_text(encoding="utf-8") == reference(), "run `make docs`"
 
 
-COMMANDS = "demo sync reconcile check snapshot report publish nightly stages writeback simulator"
+COMMANDS = "demo doctor sync reconcile check snapshot report publish nightly stages writeback simulator"
 
 
 @pytest.mark.parametrize("command", COMMANDS.split())
