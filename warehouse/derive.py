@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -50,6 +50,9 @@ OWN_COLUMN = {
     ),
 }  # fmt: skip
 
+# Fields that deal.sql reads though `custom` holds them.
+ALSO_READ = ("HasOpportunityLineItem", "LastActivityDate")
+
 # Fields that say nothing of the deal: stamps that every write moves, ours too, and numbers that time or the CRM moves.
 VOLATILE = {
     "salesforce": re.compile(
@@ -64,11 +67,11 @@ VOLATILE = {
 }
 TEMPORARY = {
     "account_survivor", "activity_fact", "applied", "cast_failure", "close_told", "deal", "deal_survivor", "delivered", "delta",
-    "differing", "fact", "fields", "in_scope", "landed", "new_account", "new_activity", "new_contact_role", "new_crm_flag",
+    "differing", "fact", "field_gone", "fields", "in_scope", "landed", "live", "new_account", "new_activity", "new_contact_role", "new_crm_flag",
     "new_exchange_rate", "new_opportunity", "new_owner", "new_pipeline", "new_stage", "new_stage_event", "next_step_told",
     "pipeline_clean", "pipeline_definition", "pipeline_renamed", "pipeline_stage", "process_told", "rate_moved", "renamed_stage",
     "renamed_version", "stage_alias", "stage_change", "stage_dropped", "stage_now", "stage_of_org",
-    "rate_of_deal", "record_type", "restated", "stage_definition", "stage_known", "stage_move", "stage_seen", "stage_told",
+    "rate_of_deal", "record_type", "refreshed", "restated", "stage_definition", "stage_known", "stage_move", "stage_seen", "stage_told",
     "told", "told_field", "told_source", "touched", "touched_account", "touched_deal", "touched_table", "version_change",
 }  # fmt: skip
 OURS = re.compile(r"plumbline_.*", re.IGNORECASE)
@@ -129,6 +132,8 @@ def prepare(con: duckdb.DuckDBPyConnection, crm: str) -> None:
         create or replace temp table touched_account (id varchar);
         create or replace temp table touched_table (name varchar);
         create or replace temp table delivered (id varchar);
+        create or replace temp table live (table_name varchar, id varchar);
+        create or replace temp table refreshed (id varchar);
     """)
 
 
@@ -152,7 +157,7 @@ def touch(con: duckdb.DuckDBPyConnection, table: str, *, delivered: bool, anew: 
     elif table in {"salesforce_account", "hubspot_company"}:
         con.execute("insert into touched_account select id from delta")
     else:
-        con.execute("insert into touched_deal select parent_id from delta where parent_id is not null")
+        con.execute("insert into touched_deal select distinct unnest([parent_id, old_parent_id]) from delta")
 
 
 def derive(
@@ -181,6 +186,7 @@ def derive(
     _derive_pipelines(con, settings.crm)
     _choose_deals(con, settings, changed, everything=everything, rates_moved=rates_moved)
     outcome = _derive_deals(con, settings, now=now, stage_config=stage_config, done=done)
+    _refresh_custom(con, settings.crm)
     _note_derivation(con, settings)
     if rates_moved or any(other.business != settings.business for other in others):
         _derive_others(con, others, settings, now=now)
@@ -250,15 +256,39 @@ def _has_field(con: duckdb.DuckDBPyConnection, settings: Settings, name: str) ->
 
 def _patches(con: duckdb.DuckDBPyConnection, settings: Settings) -> tuple[str, str]:
     """JSON merge patches that take fields out of a payload: for `custom`, and for the hash that tells a change from an echo."""
-    rows = con.execute(
-        "select name, is_calculated from core.field where source = $1 and object = $2", [settings.source, DEALS[settings.crm]]
-    ).fetchall()
-    ours = [*FIELDS[settings.crm].values(), *(name for name, _ in rows if OURS.fullmatch(name))]  # payloads may hold what is hidden by now
-    own = dict.fromkeys([*OWN_COLUMN[settings.crm], *ours])
-    volatile = VOLATILE[settings.crm]
-    # A parent's field (Account.Name) changes without the deal having changed.
-    moving = dict.fromkeys(name for name, calculated in rows if calculated or "." in name or volatile.fullmatch(name))
+    calculated = dict(_fields_of(con, settings.source, settings.crm))
+    own = dict.fromkeys([*OWN_COLUMN[settings.crm], *FIELDS[settings.crm].values(), *filter(OURS.fullmatch, calculated)])
+    moving = dict.fromkeys(_moving(calculated, settings.crm, settings.fields.values()))
     return json.dumps(own), json.dumps({**own, **moving})
+
+
+def light_fields(con: duckdb.DuckDBPyConnection, source: str, mapped: Iterable[str], told: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Fields of Salesforce deals whose values stand in `custom` and nowhere else, and make no change of the deal: when nothing but they
+    moved, there is nothing to derive. mapped: fields of the configuration, which are evidence. told: fields as a manifest has them,
+    which may be so new that core.field does not know them."""
+    calculated = dict(_fields_of(con, source, "salesforce")) | {f["name"]: bool(f.get("calculated")) for f in told}
+    read = {*OWN_COLUMN["salesforce"], *ALSO_READ, *FIELDS["salesforce"].values()}
+    return [name for name in _moving(calculated, "salesforce", mapped) if name not in read and not OURS.fullmatch(name)]
+
+
+def _moving(calculated: Mapping[str, bool], crm: str, mapped: Iterable[str]) -> list[str]:
+    """Fields that move by themselves: formulas, parents' fields (Account.Name), what time and the CRM move. A field that the
+    configuration maps is never one: somebody counts on its meaning."""
+    moving = [name for name, formula in calculated.items() if formula or "." in name or VOLATILE[crm].fullmatch(name)]
+    return sorted(set(moving) - set(mapped))
+
+
+def _fields_of(con: duckdb.DuckDBPyConnection, source: str, crm: str) -> list[tuple[str, bool]]:
+    """(name, is_calculated) of the deals' fields, those among them that are hidden by now: payloads hold their last values."""
+    return con.execute(
+        """
+        select name, coalesce(is_calculated, false) from core.field where source = $1 and object = $2
+        union all
+        select name, coalesce(is_calculated, false) from core.field_lost where source = $1 and object = $2
+        order by name
+        """,
+        [source, DEALS[crm]],
+    ).fetchall()
 
 
 # ---- people, accounts, rates --------------------------------------------------------------------------------------------------
@@ -334,7 +364,9 @@ def _choose_deals(
     if settings.crm == "hubspot":
         _run(con, "hubspot/deal_survivor.sql")
         con.execute("insert into touched_deal select id from deal_survivor")
-    con.execute("create or replace temp table touched as select distinct id from touched_deal")
+    # What belonged to a deal may belong to something else now, and what comes may belong to a deal that we do not have.
+    con.execute(f"create or replace temp table touched as select distinct id from touched_deal "
+                f"semi join (from {table} where source = getvariable('source')) using (id)")
 
 
 def _derive_deals(
@@ -386,6 +418,21 @@ def _derive_nothing(
         _note_stages(con)
     delivered = con.execute("select count(distinct id) from delivered").fetchone()
     return Outcome(raw.Counts(unchanged=int(delivered[0]) if delivered else 0), {})
+
+
+def _refresh_custom(con: duckdb.DuckDBPyConnection, crm: str) -> None:
+    """The deals of which nothing but light_fields() moved: `custom` says their new values, and nothing is derived."""
+    if crm != "salesforce":
+        return
+    con.execute("""
+        update core.opportunity o set custom = n.custom
+        from (
+            select id, json_merge_patch(payload, getvariable('custom_patch')::json) as custom
+            from raw.salesforce_opportunity semi join refreshed using (id) anti join touched using (id)
+            where source = getvariable('source')
+        ) n
+        where o.source = getvariable('source') and o.opportunity_id = n.id
+    """)
 
 
 def _count(con: duckdb.DuckDBPyConnection) -> raw.Counts:
