@@ -1,4 +1,5 @@
--- A pipeline that the CRM renamed is the same pipeline: whatever calls it by its name calls it by the new one. What was confirmed of its stages stays.
+-- A pipeline that the CRM renamed is the same pipeline: whatever calls it by its name calls it by the new one, and what was confirmed of its
+-- stages stays.
 create or replace temp table renamed_stage as
 with placed as (
     select m.* replace (coalesce(r.name, m.pipeline) as pipeline), r.name is null as stayed

@@ -15,7 +15,8 @@ select id, payload, modified_at, is_deleted as gone, deleted_at as gone_at, land
            "dealtype": "VARCHAR", "description": "VARCHAR", "hubspot_owner_id": "VARCHAR", "hs_next_step": "VARCHAR",
            "hs_deal_stage_probability": "VARCHAR", "hs_manual_forecast_category": "VARCHAR", "hs_is_closed": "VARCHAR",
            "hs_is_closed_won": "VARCHAR", "hs_v2_date_entered_current_stage": "VARCHAR", "notes_last_updated": "VARCHAR",
-           "notes_next_activity_date": "VARCHAR", "num_associated_contacts": "VARCHAR", "hs_num_of_associated_line_items": "VARCHAR", "closed_lost_reason": "VARCHAR",
+           "notes_next_activity_date": "VARCHAR", "num_associated_contacts": "VARCHAR", "hs_num_of_associated_line_items": "VARCHAR",
+           "closed_lost_reason": "VARCHAR",
            "plumbline_status": "VARCHAR", "plumbline_score": "VARCHAR", "plumbline_top_issue": "VARCHAR", "plumbline_issues": "VARCHAR",
            "plumbline_flagged_since": "VARCHAR", "plumbline_snooze_until": "VARCHAR"}'))
 from raw.hubspot_deal semi join touched using (id)

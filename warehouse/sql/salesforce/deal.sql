@@ -71,7 +71,8 @@ select getvariable('source') || ':' || t.id as opportunity_key, t.id as opportun
            as told_recheck_at,
        NULL::timestamptz as next_activity_told,
        if(getvariable('contacts_readable'), coalesce(c.contacts, 0), NULL)::integer as contact_count,
-       try_cast(t.HasOpportunityLineItem as boolean) as has_line_items, NULL::varchar as lost_reason_told, t.modified_at as crm_modified_at, t.landed_at, t.payload,
+       try_cast(t.HasOpportunityLineItem as boolean) as has_line_items,
+       NULL::varchar as lost_reason_told, t.modified_at as crm_modified_at, t.landed_at, t.payload,
        t.Plumbline_Status__c as flag_status, t.Plumbline_Score__c as flag_score, t.Plumbline_Top_Issue__c as flag_top_issue,
        t.Plumbline_Issues__c as flag_issues, t.Plumbline_Flagged_Since__c as flag_flagged_since,
        t.Plumbline_Snooze_Until__c as flag_snooze_until

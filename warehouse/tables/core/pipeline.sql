@@ -1,5 +1,5 @@
--- The pipelines that deals are in: HubSpot pipelines, Salesforce record types of opportunities. One row per pipeline of the CRM. Where deals have none,
--- or the CRM does not show it, the row is that of the deals themselves.
+-- The pipelines that deals are in: HubSpot pipelines, Salesforce record types of opportunities. One row per pipeline of the CRM. Where deals have
+-- none, or the CRM does not show it, the row is that of the deals themselves.
 create table if not exists core.pipeline (
     source              varchar not null,       -- name of the source
     pipeline            varchar not null,       -- the name by which all other tables call it; it follows when the CRM renames it
