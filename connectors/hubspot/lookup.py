@@ -51,7 +51,7 @@ class _Looking(Pulling):
     def sweep(self, run_id: str) -> Pull:
         obj = "deals.ids"
         with self._files(obj) as out:
-            for record in self._counted(Listing(self.client, DEALS, LISTED).read(), "deals listed"):
+            for record in self._counted(Listing(self.client, DEALS, LISTED).read(), "listed deals"):
                 if not record.get("archived"):
                     out.write(record)
             fields = [Field(name, "string") for name in LISTED]
