@@ -7,7 +7,7 @@ import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -45,9 +45,27 @@ class World:
         self.data = f"{url}/services/data/v{VERSION}"
         self.session = requests.Session()
         self.session.mount("https://", Loop(url))
-        self.sf = self.sign_in()
         self.raw = requests.Session()
+        self.start()
+
+    def start(self) -> None:
+        self.sf = self.sign_in()
         self.raw.headers["Authorization"] = f"Bearer {self.sf.session_id}"
+
+    def reset(self) -> None:
+        """A new org on the same server."""
+        self.clock.set(NOW)
+        self.org.reset()
+        self.start()
+
+    def deal(self, **values: Any) -> str:
+        return self.org.create("Opportunity", {"Name": "Deal", "StageName": "Prospecting", "CloseDate": "2026-12-31"} | values)
+
+    def deleted(self, sobject: str = "Opportunity", days: float = 1) -> Any:
+        """What getDeleted answers for the last days."""
+        now = self.clock.now() + timedelta(minutes=1)
+        span = {"start": (now - timedelta(days=days)).isoformat(), "end": now.isoformat()}
+        return self.raw.get(f"{self.data}/sobjects/{sobject}/deleted/", params=span).json()
 
     def sign_in(self, **kwargs: Any) -> Salesforce:
         given = {"consumer_key": "plumbline-demo", "consumer_secret": "demo-secret", "domain": "acme.my"} | kwargs

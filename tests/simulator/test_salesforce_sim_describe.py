@@ -50,7 +50,9 @@ def test_recorded_fields_are_as_recorded(w: World) -> None:
 def test_what_a_query_takes_is_what_the_describe_lists(w: World) -> None:
     for entry in w.sf.describe()["sobjects"]:
         names = [f["name"] for f in getattr(w.sf, entry["name"]).describe()["fields"]]
-        assert w.raw.get(f"{w.data}/query/", params={"q": f"SELECT {', '.join(names)} FROM {entry['name']}"}).status_code == 200, entry
+        where = " WHERE DurableId = 'Account.Name'" if entry["name"] == "FieldDefinition" else ""  # which is not to be read whole
+        soql = f"SELECT {', '.join(names)} FROM {entry['name']}{where}"
+        assert w.raw.get(f"{w.data}/query/", params={"q": soql}).status_code == 200, entry
 
 
 def test_custom_fields_formulas_and_new_ones(w: World) -> None:

@@ -26,6 +26,7 @@ from connectors.simulator.salesforce.catalogue import SObject
 from connectors.simulator.salesforce.compile import compile_query, literal
 from connectors.simulator.salesforce.errors import DAILY_LIMIT, STATUS_BODIES, OAuthError, SalesforceError, not_found
 from connectors.simulator.salesforce.ids import to_18
+from connectors.simulator.salesforce.state import BIN_DAYS
 from connectors.simulator.salesforce.writes import Batch, Outcome
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ OLDEST, NEWEST = 31, 68
 JSON = "application/json;charset=UTF-8"
 CSV = "text/csv;charset=UTF-8"
 COLLECTION = 200  # records of one composite/sobjects call
+REPLICATION_DAYS = 30  # how long ago getUpdated and getDeleted may start
+MOST_IDS = 600_000  # in an answer of theirs
 
 
 @dataclass
@@ -359,7 +362,8 @@ class _Api:
         if outcomes[0].errors:
             code, message, fields = outcomes[0].errors[0]
             missing = code in {"INVALID_CROSS_REFERENCE_KEY", "ENTITY_IS_DELETED", "MALFORMED_ID"} and not fields
-            raise SalesforceError(code, message, status=404 if missing else 400, fields=fields)
+            forbidden = code.startswith("INSUFFICIENT_ACCESS")
+            raise SalesforceError(code, message, status=404 if missing else 403 if forbidden else 400, fields=fields)
         return outcomes
 
     # --- collections ---
@@ -418,7 +422,7 @@ class _Api:
 
     # --- replication ---
 
-    def _window(self, call: Call, days: int) -> tuple[datetime, datetime]:
+    def _window(self, call: Call) -> tuple[datetime, datetime]:
         def instant(name: str) -> datetime:
             text = call.query.get(name)
             try:
@@ -436,41 +440,63 @@ class _Api:
         start, end = instant("start"), instant("end")
         if end - start < timedelta(minutes=1):
             raise SalesforceError("INVALID_REPLICATION_DATE", "endDate must be at least one minute greater than startDate")
-        if start < self.org.clock.now() - timedelta(days=days):
-            raise SalesforceError("INVALID_REPLICATION_DATE", f"startDate cannot be more than {days} days ago")
+        if start < self.org.clock.now() - timedelta(days=REPLICATION_DAYS):
+            raise SalesforceError("INVALID_REPLICATION_DATE", f"startDate cannot be more than {REPLICATION_DAYS} days ago")
         return start, end
+
+    def _seen(self, o: SObject, alias: str) -> str:
+        """A condition on rows of an object: what sharing leaves the user of it."""
+        condition = self.org.context().sharing.get(o.name)
+        return f" AND {condition.replace('{t}', alias)}" if condition else ""
 
     def _covered(self, end: datetime) -> datetime:
         return min(end, self.org.covered_until().replace(second=0))
 
     def updated(self, call: Call) -> Response:
         o = self._sobject(call)
-        start, end = self._window(call, 30)
-        alive = 'NOT "IsDeleted" AND ' if o.soft_deletes else ""
+        start, end = self._window(call)
+        alive = 'NOT o."IsDeleted" AND ' if o.soft_deletes else ""
+        stamp = next(f'o."{name}"' for name in ("SystemModstamp", "LastModifiedDate", "CreatedDate") if name in o.fields)
         found = self.org.rows(
-            f'SELECT "Id" FROM "{o.name}" WHERE {alive}"SystemModstamp" >= {literal(start)} AND "SystemModstamp" < {literal(end)} '
-            "LIMIT 600001"
+            f'SELECT o."Id" FROM "{o.name}" o WHERE {alive}{stamp} >= {literal(start)} AND {stamp} < {literal(end)} '
+            f"{self._seen(o, 'o')} LIMIT {MOST_IDS + 1}"
         )
         _check_ids(found)
         return answer({"ids": [row[0] for row in found], "latestDateCovered": _instant(self._covered(end))})
 
     def deleted(self, call: Call) -> Response:
+        """The log of deletions reaches back as long as the recycle bin keeps records, or to its last purge."""
         o = self._sobject(call)
-        start, end = self._window(call, 15)
+        start, end = self._window(call)
+        earliest = max(
+            self.org.clock.now() - timedelta(days=BIN_DAYS), self._since(), self.org.log_since() or datetime.min.replace(tzinfo=UTC)
+        )
+        if self.org.replication_errors and start < earliest.replace(second=0, microsecond=0):
+            raise SalesforceError("INVALID_REPLICATION_DATE", f"startDate is before the earliest date available: {_instant(earliest)}")
         found = self.org.rows(
-            "SELECT id, strftime(max(deleted_at), '%Y-%m-%dT%H:%M:%S.000+0000') FROM simulator.deletion WHERE sobject = ? "
-            f"AND deleted_at >= {literal(start)} AND deleted_at < {literal(end)} GROUP BY id ORDER BY max(deleted_at), id LIMIT 600001",
+            "SELECT o.\"Id\", strftime(max(o.deleted_at), '%Y-%m-%dT%H:%M:%S.000+0000') "
+            "FROM (SELECT id AS \"Id\", deleted_at FROM simulator.deletion WHERE sobject = ?) o "
+            f"WHERE o.deleted_at >= {literal(max(start, earliest))} AND o.deleted_at < {literal(end)} {self._told(o)} "
+            f'GROUP BY o."Id" ORDER BY max(o.deleted_at), o."Id" LIMIT {MOST_IDS + 1}',
             [o.name],
         )
         _check_ids(found)
-        # The log of deletions reaches back as long as the recycle bin.
-        earliest = max(self.org.clock.now() - timedelta(days=15), self._since())
         return answer(
             {
                 "deletedRecords": [{"deletedDate": when, "id": id} for id, when in found],
                 "earliestDateAvailable": _instant(earliest),
                 "latestDateCovered": _instant(self._covered(end)),
             }
+        )
+
+    def _told(self, o: SObject) -> str:
+        """A condition on the log's rows: deletions of records that the user may not see are not told."""
+        condition = self._seen(o, "x")
+        if not condition:
+            return ""
+        return (
+            f' AND o."Id" NOT IN (SELECT x."Id" FROM "{o.name}" x WHERE NOT (true {condition})) '
+            f"AND o.\"Id\" NOT IN (SELECT id FROM simulator.unshared WHERE sobject = '{o.name}')"
         )
 
     def _since(self) -> datetime:
@@ -496,6 +522,7 @@ class _Api:
         return answer(self.jobs.create_query(call.json(), call.user, call.version))
 
     def query_jobs(self, call: Call) -> Response:
+        self._check_bulk()
         return answer(self.jobs.listing(call.query, query=True, version=call.version))
 
     def query_job(self, call: Call) -> Response:
@@ -525,6 +552,7 @@ class _Api:
         return answer(self.jobs.create_ingest(call.json(), call.user, call.version))
 
     def ingest_jobs(self, call: Call) -> Response:
+        self._check_bulk()
         return answer(self.jobs.listing(call.query, query=False, version=call.version))
 
     def ingest_job(self, call: Call) -> Response:
@@ -577,5 +605,5 @@ def _instant(at: datetime) -> str:
 
 
 def _check_ids(found: list[tuple[Any, ...]]) -> None:
-    if len(found) > 600_000:
+    if len(found) > MOST_IDS:
         raise SalesforceError("EXCEEDED_ID_LIMIT", "too many ids in the period: choose a shorter one")

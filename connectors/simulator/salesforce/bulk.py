@@ -383,7 +383,8 @@ class Jobs:
             raise SalesforceError("InvalidBatch", "The uploaded data has no header")
         source = CsvRows(job.upload, columns, delimiter)
         operation = job.operation
-        batch = Batch(operation, self.org.objects[job.object], source, job.user_id, key=job.key)
+        request = ("PUT", f"/services/data/v{job.version}/jobs/ingest/{job.id}/batches")
+        batch = Batch(operation, self.org.objects[job.object], source, job.user_id, key=job.key, request=request)
 
         def harvest(run: Run) -> None:
             job.processed = run.size

@@ -5,8 +5,7 @@ Definitions of recorded objects come from `recorded/`, the others from `objects.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from copy import deepcopy
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -42,6 +41,11 @@ def _defaults() -> dict[str, Any]:
     return orjson.loads((RECORDED / "defaults.json").read_bytes())
 
 
+def _fresh() -> dict[str, Any]:
+    """The usual value of every key of a field's describe, lists of its own."""
+    return {key: list(value) if isinstance(value, list) else value for key, value in _defaults().items()}
+
+
 def picklist(values: Iterable[Any], default: str | None = None) -> list[dict[str, Any]]:
     """Entries of `picklistValues`, of values, [value, label] pairs or whole entries."""
     entries = []
@@ -60,12 +64,14 @@ class Field:
 
     sql: how a value that is not stored is computed, as SQL in which {t} is the record's alias, {today} and {now} literals.
     formula: the text of a formula field, compiled into `sql` when the org takes the field up.
+    hidden, locked: what field-level security leaves the API user: not even to read, or to read only.
     """
 
     definition: dict[str, Any]
     sql: str | None = None
     formula: str | None = None
     hidden: bool = False
+    locked: bool = False
 
     @property
     def name(self) -> str:
@@ -118,7 +124,7 @@ def make_field(name: str, type: str, label: str | None = None, **keys: Any) -> F
     `updateable`, `createable` and `nillable` default to True, as of a custom field.
     """
     sql, formula = keys.pop("sql", None), keys.pop("formula", None)
-    definition = deepcopy(_defaults()) | {
+    definition = _fresh() | {
         "name": name,
         "type": type,
         "label": label or name.removesuffix("__c").replace("_", " "),
@@ -181,12 +187,22 @@ def stamps(*, deletable: bool = True) -> list[Field]:
 
 @dataclass
 class SObject:
-    """One object: the head of its describe, its fields by name in order, and the relationships that lead to it."""
+    """One object: the head of its describe, its fields by name in order, and the relationships that lead to it.
+
+    hidden, read_only: what the API user's permissions leave of it.
+    source: for objects that are no table of the org but a view of its set-up: gives the view's SQL. key: what lookups to it hold.
+    needs: fields of which a query must filter one. bulk: whether the Bulk API serves it.
+    """
 
     head: dict[str, Any]
     fields: dict[str, Field]
     children: list[dict[str, Any]] = field(default_factory=list)
     hidden: bool = False
+    read_only: bool = False
+    source: Callable[[], str] | None = None
+    key: str = "Id"
+    needs: tuple[str, ...] = ()
+    bulk: bool = True
 
     def __post_init__(self) -> None:
         self._by_lower = {name.lower(): f for name, f in self.fields.items()}
@@ -207,10 +223,18 @@ class SObject:
         self.fields[new.name] = new
         self._by_lower[new.name.lower()] = new
 
-    def field(self, name: str) -> Field | None:
-        """The visible field of that name, in whatever case it is written."""
+    def remove(self, name: str) -> None:
+        del self.fields[name], self._by_lower[name.lower()]
+
+    @property
+    def relation(self) -> str:
+        """What stands in a FROM clause for it."""
+        return f'"{self.name}"' if self.source is None else f"({self.source()})"
+
+    def field(self, name: str, *, hidden: bool = False) -> Field | None:
+        """The visible field of that name, in whatever case it is written; with `hidden` those too that the API user may not see."""
         found = self._by_lower.get(name.lower())
-        return None if found is None or found.hidden else found
+        return None if found is None or (found.hidden and not hidden) else found
 
     def stored(self) -> list[Field]:
         return [f for f in self.fields.values() if f.stored]
@@ -218,10 +242,11 @@ class SObject:
     def visible(self) -> list[Field]:
         return [f for f in self.fields.values() if not f.hidden]
 
-    def parent(self, relationship: str) -> Field | None:
+    def parent(self, relationship: str, *, hidden: bool = False) -> Field | None:
         """The lookup behind a relationship name such as Owner, Account or What."""
         wanted = relationship.lower()
-        return next((f for f in self.visible() if f.relationship and f.relationship.lower() == wanted), None)
+        fields = self.fields.values() if hidden else self.visible()
+        return next((f for f in fields if f.relationship and f.relationship.lower() == wanted), None)
 
     def child(self, relationship: str) -> dict[str, Any] | None:
         wanted = relationship.lower()
@@ -241,14 +266,21 @@ class SObject:
 
     def summary(self, version: str) -> dict[str, Any]:
         """Its entry in the list of `/sobjects`."""
-        return {key: self.head[key] for key in _SUMMARY_KEYS} | {"urls": self.urls(version)}
+        return {key: self.head[key] for key in _SUMMARY_KEYS} | self._rights(_SUMMARY_KEYS) | {"urls": self.urls(version)}
+
+    def _rights(self, keys: Iterable[str]) -> dict[str, bool]:
+        """Flags that the user's permissions take away."""
+        return dict.fromkeys(WRITES.intersection(keys), False) if self.read_only else {}
+
+    def _shown(self, f: Field) -> dict[str, Any]:
+        return f.definition | {"createable": False, "updateable": False} if self.read_only or f.locked else f.definition
 
     def describe(self, version: str, base: str) -> dict[str, Any]:
         """The answer of `/sobjects/X/describe`, keys in alphabetical order, without fields that the user may not see."""
-        whole = self.head | {
+        whole = self.head | self._rights(self.head) | {
             "actionOverrides": [],
             "childRelationships": self.children,
-            "fields": [f.definition for f in self.visible()],
+            "fields": [self._shown(f) for f in self.visible()],
             "namedLayoutInfos": [],
             "urls": self.urls(version, whole=True, base=base),
         }
@@ -274,10 +306,10 @@ def make_object(
 def recorded_object(name: str, *, without: Iterable[str] = ()) -> SObject:
     """An object as a real org describes it, see `recorded/README.md`."""
     source = orjson.loads((RECORDED / f"{name}.json").read_bytes())
-    defaults, skip = _defaults(), set(without)
+    skip = set(without)
     fields = {}
     for entry in source["fields"]:
-        definition = deepcopy(defaults) | entry
+        definition = _fresh() | entry
         definition["picklistValues"] = picklist(definition["picklistValues"])
         if definition["name"] not in skip:
             fields[definition["name"]] = Field(definition)
@@ -290,6 +322,7 @@ _FLAGS = [
     "deprecatedAndHidden", "feedEnabled", "hasSubtypes", "isInterface", "isSubtype", "layoutable", "mergeable", "mruEnabled",
     "queryable", "replicateable", "retrieveable", "searchLayoutable", "searchable", "triggerable", "undeletable", "updateable",
 ]  # fmt: skip
+WRITES = {"createable", "deletable", "mergeable", "undeletable", "updateable"}
 _NULLS = [
     "associateEntityType", "associateParentEntity", "defaultImplementation", "extendedBy", "extendsInterfaces", "implementedBy",
     "implementsInterfaces", "listviewable", "lookupLayoutable", "networkScopeFieldName", "sobjectDescribeOption",

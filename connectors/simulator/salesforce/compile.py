@@ -62,6 +62,7 @@ class Context:
     zone: ZoneInfo
     fiscal_month: int = 1
     corporate_rate: Decimal = Decimal(1)
+    sharing: Mapping[str, str] = field(default_factory=dict)  # per object a condition on {t}: what of it the user may see
 
     @property
     def today(self) -> date:
@@ -252,7 +253,7 @@ class _Query:
         self.sobject = found
         self.base = f"{prefix}0"
         self.joins: dict[tuple[str, ...], tuple[str, SObject | None]] = {(): (self.base, found)}
-        self.from_ = [f'"{found.name}" {self.base}']
+        self.from_ = [f"{found.relation} {self.base}"]
         self.columns: list[str] = []
         self.inner = 0
 
@@ -285,11 +286,11 @@ class _Query:
             )  # fmt: skip
         alias = f"{self.prefix}{len(self.joins)}"
         if lookup.definition["namePointing"]:
-            source, target = self._name_object(lookup), None
+            source, target, held = self._name_object(lookup), None, "Id"
         else:
             target = self.context.objects[lookup.reference_to[0]]
-            source = f'"{target.name}"'
-        self.from_.append(f'LEFT JOIN {source} {alias} ON {alias}."Id" = {left}."{lookup.name}"')
+            source, held = target.relation, target.key
+        self.from_.append(f'LEFT JOIN {source} {alias} ON {alias}."{held}" = {left}."{lookup.name}"')
         self.joins[key] = alias, target
         return alias, target
 
@@ -345,7 +346,7 @@ class _Query:
             return Compiled("count", self.sobject, sql, [], tree.limit)
         if tree.group_by or any(isinstance(item, Call) and item.name.upper() in AGGREGATES for item in tree.items):
             return self._aggregate()
-        self.columns.append(f'{self.base}."Id" AS _id')
+        self.columns.append(f'{self.base}."{self.sobject.key}" AS _id')
         nodes = self._nodes()
         tail = self._tail()  # after the SELECT list: it adds joins
         return Compiled("records", self.sobject, f"SELECT {', '.join(self.columns)} {tail}", nodes, tree.limit)
@@ -358,12 +359,26 @@ class _Query:
         tree = self.tree
         if tree.offset is not None and tree.offset > 2000:
             raise SalesforceError("NUMBER_OUTSIDE_VALID_RANGE", "Maximum SOQL offset allowed is 2000")
+        if self.sobject.needs and not self._filters(tree.where):
+            needed = ",".join(self.sobject.needs)
+            raise SalesforceError("MALFORMED_QUERY", f"{self.sobject.name}: a filter on a reified column is required [{needed}]")
         if not self.bulk:
             return
+        if not self.sobject.bulk:
+            raise SalesforceError("INVALIDENTITY", f"Entity '{self.sobject.name}' is not supported by the Bulk API.")
         if tree.offset is not None:
             raise SalesforceError("FEATURE_NOT_ENABLED", "OFFSET clause is not supported in Bulk Query")
         if any(isinstance(item, Select) for item in tree.items):
             raise SalesforceError("FEATURE_NOT_ENABLED", "Nested query is not supported in Bulk Query")
+
+    def _filters(self, where: Any) -> bool:
+        """Whether a query says which of its object's needed fields must be what: by = or IN, and not as one of several ways."""
+        if isinstance(where, Logic):
+            return where.operator == "AND" and any(self._filters(part) for part in where.parts)
+        if not isinstance(where, Comparison) or not isinstance(where.left, Name) or where.operator not in {"=", "IN"}:
+            return False
+        named = where.left.path[0].lower()  # EntityDefinition.QualifiedApiName is as good as EntityDefinitionId
+        return any(named in {need.lower(), need.removesuffix("Id").lower()} for need in self.sobject.needs)
 
     def _nodes(self) -> list[Leaf | Parent | Child]:
         nodes: list[Leaf | Parent | Child] = []
@@ -376,7 +391,7 @@ class _Query:
             if path not in parents:
                 alias, target = self._join(path, 0)
                 column = f"p{len(parents)}"
-                self.columns.append(f'{alias}."Id" AS {column}')
+                self.columns.append(f'{alias}."{target.key if target else "Id"}" AS {column}')
                 parents[path] = Parent(path[-1], column, target.name if target else None)
                 level(path[:-1]).append(parents[path])
             return parents[path].nodes
@@ -534,7 +549,7 @@ class _Query:
         tree, body = self.tree, self._body()
         # Without ORDER BY the order is the database's: by id over REST, any over Bulk. Tables are in the order of their ids
         # already, which only a join may disturb.
-        order = self._order() or ("" if self.bulk or len(self.from_) == 1 else f'ORDER BY {self.base}."Id"')
+        order = self._order() or ("" if self.bulk or len(self.from_) == 1 else f'ORDER BY {self.base}."{self.sobject.key}"')
         limit = f"LIMIT {tree.limit}" if tree.limit is not None else ""
         offset = f"OFFSET {tree.offset}" if tree.offset is not None else ""
         return f"{body} {order} {limit} {offset}"
@@ -543,6 +558,8 @@ class _Query:
         conditions = []
         if not self.all_rows:
             conditions += [f'NOT {self.base}."{name}"' for name in ("IsDeleted", "IsArchived") if name in self.sobject.fields]
+        if self.sobject.name in self.context.sharing:
+            conditions.append(self.context.sharing[self.sobject.name].replace("{t}", self.base))
         if self.tree.where is not None:
             conditions.append(self._condition(self.tree.where, False))
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""

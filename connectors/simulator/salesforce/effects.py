@@ -119,11 +119,14 @@ def _opportunity_history(run: Run) -> None:
 
 def _field_history(run: Run) -> None:
     """A row per changed tracked field; two per lookup, one with names and one with ids; 'created' at creation."""
+    tracked = run.org.tracked_fields
+    if not tracked:
+        return
     if run.inserting:
         entries = ["{'field': 'created', 'type': 'Text', 'old': NULL::VARCHAR, 'new': ''}"]
     else:
         entries = []
-        for name in run.org.tracked_fields:
+        for name in tracked:
             f = run.sobject.fields[name]
             if name not in run.written():
                 continue

@@ -120,12 +120,12 @@ class _ToSql(Transformer[Token, str]):
             return path[0]
         sobject, sql = self.sobject, "{t}"
         for step, part in enumerate(path[:-1]):
-            lookup = sobject.parent(part)
+            lookup = sobject.parent(part, hidden=True)
             if lookup is None:
                 raise ValueError(f"Unknown relationship in formula: {'.'.join(path[: step + 1])}")
             sobject = self.objects[lookup.reference_to[0]]
             sql = f"{sql}\x00{lookup.name}\x00{sobject.name}"
-        f = sobject.field(path[-1])
+        f = sobject.field(path[-1], hidden=True)
         if f is None:
             raise ValueError(f"Unknown field in formula: {'.'.join(path)}")
         return _through(sql, f.sql or f'{{t}}."{f.name}"')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from connectors.simulator.salesforce.access import access_objects
 from connectors.simulator.salesforce.catalogue import (
     Field,
     SObject,
@@ -25,6 +26,7 @@ FORECAST_CATEGORY_NAMES = {
     "Forecast": "Commit",
     "Closed": "Closed",
 }
+SHARING = [["None", "Private"], ["Read", "Read Only"], ["Edit", "Read/Write"]]  # org-wide defaults
 LOSS_REASONS = ["Price", "Competitor", "No budget", "No decision", "Timing", "Missing feature", "Lost contact", "Other"]
 
 FULL_NAME = "trim(concat_ws(' ', {t}.\"FirstName\", {t}.\"LastName\"))"
@@ -238,6 +240,8 @@ def organization() -> SObject:
             system_field("IsSandbox", "boolean", "Is Sandbox"),
             system_field("OrganizationType", "picklist", "Edition"),
             system_field("TrialExpirationDate", "datetime", "Trial Expiration Date"),
+            system_field("DefaultAccountAccess", "picklist", "Default Account Access", picklistValues=SHARING),
+            system_field("DefaultOpportunityAccess", "picklist", "Default Opportunity Access", picklistValues=SHARING),
         ],
         plural="Organizations",
     )  # fmt: skip
@@ -299,9 +303,23 @@ def small_objects() -> list[SObject]:
                 system_field("NamespacePrefix", "string", "Namespace Prefix", length=15),
                 system_field("Description", "string", "Description", length=255),
                 system_field("SobjectType", "picklist", "SObject Type Name", nillable=False),
+                system_field(
+                    "BusinessProcessId", "reference", "Business Process ID", referenceTo="BusinessProcess", relationshipName="BusinessProcess"
+                ),
                 system_field("IsActive", "boolean", "Active"),
             ],
             label="Record Type",
+        ),
+        _setup_object(
+            "BusinessProcess", "019",
+            [
+                name,
+                system_field("NamespacePrefix", "string", "Namespace Prefix", length=15),
+                system_field("Description", "string", "Description", length=255),
+                system_field("TableEnumOrId", "picklist", "Entity Enumeration Or ID", length=40, nillable=False),
+                system_field("IsActive", "boolean", "Active"),
+            ],
+            label="Business Process", plural="Business Processes",
         ),
         _setup_object(
             "OpportunityStage", "01J",
@@ -372,6 +390,7 @@ def standard_objects() -> dict[str, SObject]:
     built = [
         organization(), user(), *small_objects(), account(), contact(), opportunity(), opportunity_history(),
         opportunity_field_history(), recorded_object("OpportunityContactRole"), task(), event(), plumbline_snapshot(),
+        *access_objects(),
     ]  # fmt: skip
     role = next(o for o in built if o.name == "OpportunityContactRole")
     role.add(currency_code())

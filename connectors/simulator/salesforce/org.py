@@ -6,59 +6,41 @@ are the org's own book-keeping. Instants are TIMESTAMP in UTC at whole seconds, 
 
 from __future__ import annotations
 
-import tempfile
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime, timedelta
-from decimal import Decimal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zoneinfo import ZoneInfo
-
-import duckdb
-import orjson
 
 from connectors.simulator.clock import SimClock
 from connectors.simulator.faults import Faults
 from connectors.simulator.http import RequestLog
-from connectors.simulator.salesforce import formula as formulas
-from connectors.simulator.salesforce import ids, seed
+from connectors.simulator.salesforce import access, ids, seed
 from connectors.simulator.salesforce.auth import Identity
 from connectors.simulator.salesforce.bulk import Jobs
-from connectors.simulator.salesforce.catalogue import Field, SObject, make_field
-from connectors.simulator.salesforce.compile import Context
 from connectors.simulator.salesforce.errors import SalesforceError
-from connectors.simulator.salesforce.objects import FORECAST_CATEGORY_NAMES, standard_objects
 from connectors.simulator.salesforce.results import Results
+from connectors.simulator.salesforce.setup import SetUp
+from connectors.simulator.salesforce.state import BIN_DAYS
 from connectors.simulator.salesforce.writes import Batch, Outcome, Writer
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-# Book-keeping columns beside the fields: what the read-time flags of an opportunity and the values of its field history are
-# computed from, and which record's deletion took a child along, so that its undeletion brings it back.
-EXTRA_COLUMNS: dict[str, dict[str, str]] = {
-    "Opportunity": {"_open_tasks": "INTEGER", "_next_task_due": "DATE", "_last_event_end": "TIMESTAMP"},
-    "OpportunityFieldHistory": {"_old": "VARCHAR", "_new": "VARCHAR"},
-}
-DELETED_WITH = "_deleted_with"
-
-# A double as Java's Double.toString writes it, which both APIs use: 92134.5, 10.0, 9.9213206E7 from ten million on. The argument
-# is named as seldom as possible: DuckDB plans it anew at each place.
-JAVA_DOUBLE = r"""CREATE OR REPLACE MACRO java_double(v) AS CASE
-    WHEN abs(v) < 10000000 THEN v::DOUBLE::VARCHAR
-    ELSE regexp_replace(regexp_replace(v::DECIMAL(38,2)::VARCHAR, '^(-?\d)(\d+)\.', '\1.\2'), '^(-?\d\.\d+?)0*$', '\1')
-        || 'E' || (strpos(abs(v)::DECIMAL(38,2)::VARCHAR, '.') - 2)
-END"""
+ARCHIVE_DAYS = 365  # after which a finished activity is archived
 
 
-class SalesforceOrg:
+class SalesforceOrg(SetUp):
     """A Salesforce org whose state is a DuckDB file, or memory when `path` is None.
 
     seed_company: called with the org when it is new, to fill it; a new org has its users, stages and currencies in any case.
     Every method that writes has the side effects of the real platform. `by` is the id of the user who does it; default: the admin.
     Thread-safe: a cursor per read, one write at a time. Raises SalesforceError as the API would answer.
+
+    Plain attributes that may be set: daily_limit (calls a day), bulk_enabled, in_progress_polls (how often a Bulk job answers
+    InProgress before it is done), bulk_page and query_page (records of a page at most; None: what the platform gives), job_page
+    (jobs in one answer of the list of jobs), hold_jobs (new Bulk jobs wait, InProgress to whoever polls, until `release_jobs()`),
+    replication_errors (getDeleted refuses a start before its log does; else it answers what it has, as earliestDateAvailable tells).
+    `request_log` has every request that the org was sent, control calls left out: `.calls`, `.counts`, `.clear()`.
     """
 
     def __init__(
@@ -70,180 +52,61 @@ class SalesforceOrg:
         seed_company: Callable[[SalesforceOrg], None] | None = None,
         api_version: str = "67.0",
     ) -> None:
-        self.clock, self.faults, self.api_version = clock, faults, api_version
-        self.objects: dict[str, SObject] = standard_objects()
-        self.lock = threading.RLock()
+        super().__init__(path, clock, faults)
+        self.api_version = api_version
         self.identity = Identity(self)
-        self.daily_limit = 115_000
-        self._calls = 0
-        self._calls_day = clock.now().date()
-        self.in_progress_polls = 1  # how often a Bulk job answers InProgress before it is done
-        self.bulk_enabled = True
-        self.bulk_page: int | None = None  # records of a page of Bulk results at most; None: 50,000 unless the client names a number
-        self.query_page: int | None = None  # records of a page of a REST query at most; None: what the client asks for, 200 to 2,000
-        self.job_page = 1000  # jobs in one answer of the list of jobs
-        self.hold_jobs = False  # True: new Bulk jobs wait, InProgress to whoever polls, until `release_jobs()`
-        self.request_log = RequestLog()  # every request that the org was sent, control calls left out: `.calls`, `.clear()`
-        self.tracked_fields = [
-            "StageName", "Amount", "CloseDate", "OwnerId", "NextStep", "Probability", "ForecastCategoryName", "AccountId", "Type",
-            "Loss_Reason__c",
-        ]  # fmt: skip
-        self._pending: list[tuple[datetime, datetime, Callable[[], object]]] = []  # due, stamp, the write
-        self._rules: list[tuple[str, str, str, str, str | None]] = []
-        self._locked: dict[str, int] = {}
-        self._numbers: dict[str, int] = {}
-
-        self._scratch_dir = tempfile.TemporaryDirectory(prefix="plumbline-salesforce-")
+        self.request_log = RequestLog()
         self.results, self.jobs = Results(self), Jobs(self)
-        fresh = path is None or not path.exists()
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        self.con = duckdb.connect(":memory:" if path is None else str(path), config={"threads": 2})
-        self.con.execute("SET GLOBAL TimeZone = 'UTC'")
-        # Snapshots of query results live beside the org's file, not in it, and on disk: a million rows may wait for their pages.
-        self.con.execute(f"ATTACH '{self._scratch_dir.name}/results.duckdb' AS scratch")
-        for statement in [*ids.sql_macros(), JAVA_DOUBLE]:
-            self.con.execute(statement)
         self.writer = Writer(self)
-        if fresh:
+        self._usual()
+        if self.is_new:
             self._create()
-            seed.fill(self)
-            if seed_company is not None:
-                seed_company(self)
+            self._fill(seed_company)
         else:
-            self._load_schema()
-        self.renumber()
+            self._load()
+            access.attach(self)
+            self._apply_rights()
+            self.renumber()
 
-    def close(self) -> None:
+    def _usual(self) -> None:
+        """The knobs as they are unless a test turns them."""
+        self.daily_limit = 115_000
+        self.bulk_enabled = True
+        self.in_progress_polls = 1
+        self.bulk_page: int | None = None
+        self.query_page: int | None = None
+        self.job_page = 1000
+        self.hold_jobs = False
+        self.replication_errors = False
+        self._calls, self._calls_day = 0, self.clock.now().date()
+        self._locked: dict[str, int] = {}
+
+    def _fill(self, seed_company: Callable[[SalesforceOrg], None] | None) -> None:
+        access.attach(self)
+        seed.fill(self)
+        if seed_company is not None:
+            seed_company(self)
+            self.renumber()
+
+    def reset(self, *, seed_company: Callable[[SalesforceOrg], None] | None = None) -> None:
+        """Make it a new org, as of the clock: no records but the set-up, no jobs, faults, sessions, settings or requests.
+
+        Servers and clients' connections stay; who had a session signs in anew.
+        """
         with self.lock:
-            self.con.close()
-            self._scratch_dir.cleanup()
-
-    # --- state ------------------------------------------------------------------------------------------------------------
-
-    def _create(self) -> None:
-        self.con.execute("CREATE SCHEMA simulator")
-        self.con.execute("CREATE TABLE simulator.field (sobject VARCHAR, name VARCHAR, definition JSON, formula VARCHAR, hidden BOOLEAN)")
-        self.con.execute("CREATE TABLE simulator.deletion (sobject VARCHAR, id VARCHAR, deleted_at TIMESTAMP)")
-        self.con.execute("CREATE TABLE simulator.company_key (sobject VARCHAR, company_id BIGINT, id VARCHAR)")
-        self._compile_formulas()
-        for o in self.objects.values():
-            columns = {f.name: f.sql_type for f in o.stored()} | EXTRA_COLUMNS.get(o.name, {})
-            if o.soft_deletes:
-                columns[DELETED_WITH] = "VARCHAR"
-            self.con.execute(f'CREATE TABLE "{o.name}" ({", ".join(f""""{name}" {kind}""" for name, kind in columns.items())})')
-
-    def _load_schema(self) -> None:
-        for name, field_name, definition, formula, hidden in self.con.execute("FROM simulator.field").fetchall():
-            o = self.objects[name]
-            if definition is not None:
-                o.add(Field(orjson.loads(definition), formula=formula))
-            o.fields[field_name].hidden = hidden
-        self._compile_formulas()
-
-    def _compile_formulas(self) -> None:
-        for o in self.objects.values():
-            for f in o.fields.values():
-                if f.formula is not None:
-                    f.sql = f"({formulas.to_sql(f.formula, o, self.objects)})::{f.sql_type}"
-
-    def renumber(self) -> None:
-        """Find the next free number of each object, after records came by another way than `create`."""
-        for o in self.objects.values():
-            last = self.con.execute(
-                f'SELECT max(id) FROM (SELECT max("Id") AS id FROM "{o.name}" '
-                "UNION ALL SELECT max(id) FROM simulator.deletion WHERE sobject = ?)",
-                [o.name],
-            ).fetchone()
-            number = ids.FIRST_NUMBER
-            if last and last[0]:
-                number = 0
-                for digit in last[0][9:15]:
-                    number = number * 62 + ids.DIGITS.index(digit)
-                number += 1
-            self._numbers[o.name] = number
-
-    def take_numbers(self, sobject: str, count: int) -> int:
-        """Reserve `count` record numbers and give the first."""
-        with self.lock:
-            first = self._numbers[sobject]
-            self._numbers[sobject] = first + count
-            return first
-
-    @property
-    def scratch_directory(self) -> Path:
-        """Where files of Bulk jobs lie until they are fetched or deleted."""
-        return Path(self._scratch_dir.name)
-
-    def now(self) -> datetime:
-        return self.clock.now().replace(microsecond=0)
-
-    @contextmanager
-    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A cursor of its own for one read; what late commits are due by now has become visible."""
-        self.settle()
-        cursor = self.con.cursor()
-        try:
-            yield cursor
-        finally:
-            cursor.close()
-
-    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Rows of a DuckDB query over the org's tables, deleted records among them."""
-        with self.reading() as cursor:
-            return cursor.execute(sql, list(parameters)).fetchall()
-
-    def context(self) -> Context:
-        with self.reading() as cursor:
-            zone, month = cursor.execute('SELECT "TimeZoneSidKey", "FiscalYearStartMonth" FROM "Organization"').fetchall()[0]
-            rate = cursor.execute('SELECT "ConversionRate" FROM "CurrencyType" WHERE "IsCorporate"').fetchone()
-        return Context(self.objects, self.now(), ZoneInfo(zone), month, Decimal(rate[0]) if rate else Decimal(1))
-
-    def sobject(self, name: str) -> SObject:
-        """Raises NOT_FOUND, as a path with an unknown object does."""
-        found = next((o for n, o in self.objects.items() if n.lower() == name.lower() and not o.hidden), None)
-        if found is None:
-            raise SalesforceError("NOT_FOUND", "The requested resource does not exist", status=404)
-        return found
-
-    @property
-    def organization_id(self) -> str:
-        return self.rows('SELECT "Id" FROM "Organization"')[0][0]
-
-    @property
-    def admin_id(self) -> str:
-        return self.user_id("admin@plumbline.example")
+            self.faults.clear()
+            self.jobs.clear()
+            self.results.clear()
+            self.identity.revoke()
+            self._usual()
+            self._empty()
+            self._create()
+            self._fill(seed_company)
+            self.request_log.clear()
 
     @property
     def integration_user_id(self) -> str:
         return self.user_id(self.identity.username)
-
-    def user_id(self, username: str) -> str:
-        found = self.rows('SELECT "Id" FROM "User" WHERE lower("Username") = lower(?)', [username])
-        if not found:
-            raise SalesforceError("INVALID_CROSS_REFERENCE_KEY", f"no user has the username {username}")
-        return found[0][0]
-
-    # --- late commits -----------------------------------------------------------------------------------------------------
-
-    def settle(self) -> None:
-        """Let writes whose commit is due become visible, in the order in which they fall due."""
-        if not self._pending:
-            return
-        with self.lock:
-            now = self.clock.now()
-            due = sorted((p for p in self._pending if p[0] <= now), key=lambda p: p[0])
-            self._pending = [p for p in self._pending if p[0] > now]
-            for _, _, write in due:
-                write()
-
-    def commit_later(self, seconds: float, stamp: datetime, write: Callable[[], object]) -> None:
-        """Keep a write that is stamped already for `seconds` of the simulator's clock."""
-        self._pending.append((self.clock.now() + timedelta(seconds=seconds), stamp, write))
-
-    def covered_until(self) -> datetime:
-        """The instant up to which every stamped write is visible."""
-        return min([self.now(), *(stamp for _, stamp, _ in self._pending)])
 
     # --- what people and integrations do ----------------------------------------------------------------------------------
 
@@ -281,131 +144,58 @@ class SalesforceOrg:
         """Merge accounts: contacts, opportunities and activities of the losers move to the master; losers keep MasterRecordId."""
         self.writer.merge_accounts(master_id, list(loser_ids), by or self.admin_id)
 
-    # --- what admins do ---------------------------------------------------------------------------------------------------
-
-    def add_field(
-        self,
-        sobject: str,
-        name: str,
-        type: str,
-        label: str | None = None,
-        length: int | None = None,
-        formula: str | None = None,
-        external_id: bool = False,
-        picklist: Sequence[str] | None = None,
-    ) -> None:
-        """Add a custom field; old records get it empty and without a stamp. `formula` is Salesforce formula text.
-
-        type: as in describes (string, textarea, picklist, double, currency, date, datetime, boolean, reference …).
-        """
-        o = self.objects[sobject]
-        if not name.endswith("__c"):
-            raise ValueError(f"A custom field's name ends with __c, not {name}")
-        if name.lower() in {n.lower() for n in o.fields}:
-            raise ValueError(f"There is already a field named {name} on {sobject}")
-        keys: dict[str, Any] = {"formula": formula} if formula is not None else {}
-        if type == "string":
-            length = length or 255
-        if length is not None:
-            keys["length"] = length
-        if external_id:
-            keys |= {"externalId": True, "idLookup": True, "unique": True}
-        if picklist is not None:
-            keys["picklistValues"] = list(picklist)
-        new = make_field(name, type, label, **keys)
-        if formula is not None:
-            new.sql = f"({formulas.to_sql(formula, o, self.objects)})::{new.sql_type}"
+    def set_line_items(self, opportunity: str, has: bool = True, *, by: str | None = None) -> None:
+        """Give a deal line items, or take the last one away: the platform sets HasOpportunityLineItem, and the deal's stamps move."""
+        stamp = self.now().replace(tzinfo=None)
         with self.lock:
-            if new.stored:
-                self.con.execute(f'ALTER TABLE "{sobject}" ADD COLUMN "{name}" {new.sql_type}')
-                if new.type == "boolean":
-                    self.con.execute(f'UPDATE "{sobject}" SET "{name}" = false')
-            self._remember(o, new, whole=True)
-            o.add(new)
-
-    def set_formula(self, sobject: str, name: str, formula: str) -> None:
-        """Change what a formula field computes: every record shows it at once, and no stamp moves."""
-        o = self.objects[sobject]
-        f = o.fields[name]
-        if f.formula is None:
-            raise ValueError(f"{sobject}.{name} is no formula field")
-        with self.lock:
-            f.sql = f"({formulas.to_sql(formula, o, self.objects)})::{f.sql_type}"
-            f.formula = f.definition["calculatedFormula"] = formula
-            self._remember(o, f, whole=True)
-
-    def hide_field(self, sobject: str, name: str, *, hidden: bool = True) -> None:
-        """Take the field from the API user by field-level security: describes omit it, SOQL knows no such column."""
-        o = self.objects[sobject]
-        o.fields[name].hidden = hidden
-        with self.lock:
-            self._remember(o, o.fields[name])
-
-    def hide_object(self, sobject: str, *, hidden: bool = True) -> None:
-        """Take the object from the API user: it is not there for him. Lasts as long as this process."""
-        self.objects[sobject].hidden = hidden
-
-    def remember_field(self, sobject: str, name: str) -> None:
-        """Keep a field's changed definition with the org's file."""
-        with self.lock:
-            self._remember(self.objects[sobject], self.objects[sobject].fields[name], whole=True)
-
-    def _remember(self, o: SObject, f: Field, *, whole: bool = False) -> None:
-        before = self.con.execute(
-            "SELECT definition FROM simulator.field WHERE sobject = ? AND name = ?", [o.name, f.name]
-        ).fetchone()  # fmt: skip
-        definition = orjson.dumps(f.definition).decode() if whole else before[0] if before else None
-        self.con.execute("DELETE FROM simulator.field WHERE sobject = ? AND name = ?", [o.name, f.name])
-        self.con.execute("INSERT INTO simulator.field VALUES (?, ?, ?, ?, ?)", [o.name, f.name, definition, f.formula, f.hidden])
-
-    def add_stage(
-        self,
-        master_label: str,
-        *,
-        probability: int,
-        forecast_category: str,
-        is_closed: bool = False,
-        is_won: bool = False,
-        sort_order: int | None = None,
-        api_name: str | None = None,
-        is_active: bool = True,
-    ) -> str:
-        """Add a value of StageName with what it sets. forecast_category: Omitted, Pipeline, BestCase, MostLikely, Forecast or Closed."""
-        if forecast_category not in FORECAST_CATEGORY_NAMES:
-            raise ValueError(f"forecast_category is one of {', '.join(FORECAST_CATEGORY_NAMES)}, not {forecast_category}")
-        with self.lock:
-            stage_id = ids.make_id("01J", self.take_numbers("OpportunityStage", 1))
-            by, stamp = self.admin_id, self.now()
             self.con.execute(
-                """
-                INSERT INTO "OpportunityStage" BY NAME
-                SELECT $id AS "Id", $label AS "MasterLabel", coalesce($api_name, $label) AS "ApiName", $active AS "IsActive",
-                       coalesce($sort_order, (SELECT coalesce(max("SortOrder"), 0) + 1 FROM "OpportunityStage")) AS "SortOrder",
-                       $closed AS "IsClosed", $won AS "IsWon", $category AS "ForecastCategory",
-                       $category_name AS "ForecastCategoryName", $probability AS "DefaultProbability",
-                       $stamp::TIMESTAMP AS "CreatedDate", $by AS "CreatedById",
-                       $stamp::TIMESTAMP AS "LastModifiedDate", $by AS "LastModifiedById", $stamp::TIMESTAMP AS "SystemModstamp"
-                """,
-                {
-                    "id": stage_id, "label": master_label, "api_name": api_name, "active": is_active, "sort_order": sort_order,
-                    "closed": is_closed, "won": is_won, "category": forecast_category, "by": by,
-                    "category_name": FORECAST_CATEGORY_NAMES[forecast_category], "probability": probability,
-                    "stamp": stamp.replace(tzinfo=None),
-                },
+                'UPDATE "Opportunity" SET "HasOpportunityLineItem" = ?, "LastModifiedDate" = ?, "SystemModstamp" = ?, '
+                '"LastModifiedById" = ? WHERE "Id" = ?', [has, stamp, stamp, by or self.admin_id, opportunity],
             )  # fmt: skip
-        return stage_id
 
-    def add_validation_rule(self, sobject: str, name: str, formula: str, message: str, field: str | None = None) -> None:
-        """Refuse writes after which `formula` is true, with FIELD_CUSTOM_VALIDATION_EXCEPTION. Lasts as long as this process."""
-        sql = formulas.to_sql(formula, self.objects[sobject], self.objects)
-        self._rules.append((sobject, name, sql, message, field))
+    def late(self, seconds: float, *, times: int = 1) -> None:
+        """Let the next `times` writes of people be stamped at once and commit `seconds` of the clock later; the API's are as ever.
 
-    def remove_validation_rule(self, name: str) -> None:
-        self._rules = [rule for rule in self._rules if rule[1] != name]
+        Until then the records that they touch are locked: other writes to them fail with UNABLE_TO_LOCK_ROW, see `in_flight()`.
+        """
+        self.faults.arm("late_commit", times=times, seconds=seconds, path="^$")
 
-    def rules(self, sobject: str) -> list[tuple[str, str, str | None]]:
-        """SQL, message and field of the object's validation rules."""
-        return [(sql, message, field) for of, _, sql, message, field in self._rules if of == sobject]
+    def archive_activities(self, activity_ids: Iterable[str] | None = None) -> int:
+        """Archive tasks and events: these, or what was over more than a year ago. Only queryAll still has them; no stamp moves."""
+        listed = None if activity_ids is None else [ids.to_18(i) or i for i in activity_ids]
+        day = (self.clock.now() - timedelta(days=ARCHIVE_DAYS)).date()
+        count = 0
+        with self.lock:
+            for name, is_over in (("Task", '"IsClosed" AND coalesce("ActivityDate", "CreatedDate"::DATE)'), ("Event", '"EndDate"')):
+                which = f"{is_over} < ?" if listed is None else '"Id" IN (SELECT unnest(?::VARCHAR[]))'
+                changed = self.con.execute(
+                    f'UPDATE "{name}" SET "IsArchived" = true WHERE NOT "IsArchived" AND {which}', [day if listed is None else listed]
+                ).fetchone()
+                count += int(changed[0]) if changed else 0
+        return count
+
+    def empty_recycle_bin(self, *, everything: bool = False) -> int:
+        """Remove for good what has been in the recycle bin for 15 days, or everything in it. getDeleted still tells of it.
+
+        Gives the number of records removed, children among them.
+        """
+        until = self.now() if everything else self.now() - timedelta(days=BIN_DAYS)
+        count = 0
+        with self.lock:
+            self.settle()
+            for o in self.tables():
+                if not o.soft_deletes:
+                    continue
+                stamp = 'x."SystemModstamp"' if "SystemModstamp" in o.fields else 'x."CreatedDate"'
+                gone = self.con.execute(
+                    f"""DELETE FROM "{o.name}" x WHERE x."IsDeleted" AND coalesce(
+                        (SELECT max(d.deleted_at) FROM simulator.deletion d WHERE d.sobject = ? AND d.id = x."Id"), {stamp}) <= ?""",
+                    [o.name, until.replace(tzinfo=None)],
+                ).fetchone()
+                count += int(gone[0]) if gone else 0
+        return count
+
+    # --- row locks --------------------------------------------------------------------------------------------------------
 
     def lock_rows(self, record_ids: Iterable[str], *, times: int = 1) -> None:
         """Let the next `times` writes to each of these records fail with UNABLE_TO_LOCK_ROW."""

@@ -71,9 +71,9 @@ def load_company(org: SalesforceOrg, company_con: duckdb.DuckDBPyConnection) -> 
             company_con.execute(f"COPY company.{table} TO '{path}' (FORMAT parquet)")
             con.execute(f"CREATE OR REPLACE VIEW scratch.company.{table} AS FROM read_parquet('{path}')")
         con.execute("BEGIN")
-        for name in org.objects:
-            if name != "Profile":
-                con.execute(f'DELETE FROM "{name}"')
+        for o in org.tables():
+            if o.name != "Profile":
+                con.execute(f'DELETE FROM "{o.name}"')
         con.execute("DELETE FROM simulator.deletion")
         con.execute("DELETE FROM simulator.company_key")
         admin = con.execute(f"SELECT {_id('005', 'min(person_id)')} FROM scratch.company.person WHERE kind = 'admin'").fetchall()[0][0]
@@ -106,7 +106,8 @@ def _statements(admin: str, org: SalesforceOrg) -> list[str]:
         SELECT {_id("00D", "0")} AS "Id", name AS "Name", 'DE' AS "Country", 'de_DE_EURO' AS "DefaultLocaleSidKey",
                timezone AS "TimeZoneSidKey", 'en_US' AS "LanguageLocaleKey", fiscal_year_start_month AS "FiscalYearStartMonth",
                false AS "UsesStartDateAsFiscalYearName", 'DEU42' AS "InstanceName", false AS "IsSandbox",
-               'Enterprise Edition' AS "OrganizationType", {_stamped(_utc("org_created_at"), admin, deleted=None)}
+               'Enterprise Edition' AS "OrganizationType", 'None' AS "DefaultAccountAccess", 'None' AS "DefaultOpportunityAccess",
+               {_stamped(_utc("org_created_at"), admin, deleted=None)}
         FROM {c}.profile
     """
     currencies = f"""
@@ -156,9 +157,16 @@ def _statements(admin: str, org: SalesforceOrg) -> list[str]:
         FROM {c}.profile p, {set_up}
     """
     profile_stamps = f'UPDATE "Profile" SET "CreatedById" = {admin}, "LastModifiedById" = {admin}'
+    processes = f"""
+        INSERT INTO "BusinessProcess" BY NAME
+        SELECT {_id("019", "position")} AS "Id", label || ' Process' AS "Name", 'Opportunity' AS "TableEnumOrId", true AS "IsActive",
+               {_stamped("o.at", admin, deleted=None)}
+        FROM {c}.pipeline, {set_up}
+    """
     record_types = f"""
         INSERT INTO "RecordType" BY NAME
-        SELECT {_id("012", "position")} AS "Id", label AS "Name", regexp_replace(label, '[^A-Za-z0-9]+', '_', 'g') AS "DeveloperName",
+        SELECT {_id("012", "position")} AS "Id", {_id("019", "position")} AS "BusinessProcessId",
+               label AS "Name", regexp_replace(label, '[^A-Za-z0-9]+', '_', 'g') AS "DeveloperName",
                'Opportunity' AS "SobjectType", true AS "IsActive", {_stamped("o.at", admin, deleted=None)}
         FROM {c}.pipeline, {set_up}
     """
@@ -357,7 +365,7 @@ def _statements(admin: str, org: SalesforceOrg) -> list[str]:
         ]
     )  # fmt: skip
     return [
-        organization, profile_stamps, currencies, dated_rates, roles, users, automated, record_types, stages, accounts, contacts,
+        organization, profile_stamps, currencies, dated_rates, roles, users, automated, processes, record_types, stages, accounts, contacts,
         history, opportunities, opportunity_history, field_history, contact_roles, tasks, events, activity_flags,
         *(
             taken_along.format(table=f'"{table}"', lookup=lookup)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Error = tuple[str, str, list[str]]  # statusCode, message, fields
+NO_ACCESS = ("INSUFFICIENT_ACCESS_OR_READONLY", "insufficient access rights on object id")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Batch:
     all_or_none: bool = False
     request: tuple[str, str] = ("", "")  # method and path, which late_commit faults look at
 
+    @property
+    def by_api(self) -> bool:
+        """Whether it came by the API, whose user has rights of its own; people may do everything."""
+        return bool(self.request[1])
+
 
 @dataclass
 class Outcome:
@@ -55,6 +61,8 @@ class Outcome:
     errors: list[Error] = field(default_factory=list)
 
 
+# Lookups through which a write locks the parent too.
+LOCKING = {"AccountId", "ContactId", "OpportunityId", "WhatId"}
 # object -> (child object, its lookup): what goes into the recycle bin with a record.
 CASCADES: dict[str, list[tuple[str, str]]] = {
     "Account": [("Contact", "AccountId"), ("Opportunity", "AccountId"), ("Task", "WhatId"), ("Event", "WhatId")],
@@ -64,6 +72,13 @@ CASCADES: dict[str, list[tuple[str, str]]] = {
         ("OpportunityHistory", "OpportunityId"), ("OpportunityFieldHistory", "OpportunityId"),
     ],
 }  # fmt: skip
+
+
+# What a merge of accounts moves to the master.
+MERGED = [
+    ("Contact", "AccountId"), ("Opportunity", "AccountId"), ("Task", "AccountId"), ("Event", "AccountId"),
+    ("Task", "WhatId"), ("Event", "WhatId"), ("Account", "ParentId"),
+]  # fmt: skip
 
 
 class Writer:
@@ -87,8 +102,8 @@ class Writer:
             if late is None:
                 return self._transaction(run, harvest, commit=True)
             # Stamped and answered now, visible to others only when it commits: done once for the answer, once more then.
-            answer = self._transaction(run, harvest, commit=False)
-            self.org.commit_later(late, run.instant, lambda: self._transaction(run, lambda _: None, commit=True))
+            answer, touched = self._transaction(run, lambda run: (harvest(run), run.touched()), commit=False)
+            self.org.commit_later(late, run.instant, lambda: self._transaction(run, lambda _: None, commit=True), touched)
             return answer
 
     def _transaction(self, run: Run, harvest: Callable[[Run], T], *, commit: bool) -> T:
@@ -106,7 +121,7 @@ class Writer:
         """See SalesforceOrg.merge_accounts. Raises when an account is not there or deleted."""
         with self.org.lock:
             self.org.settle()
-            stamp = literal(self.org.now())
+            late, instant = self.org.faults.late_commit(), self.org.now()
             alive = self.con.execute(
                 'SELECT "Id" FROM "Account" WHERE NOT "IsDeleted" AND "Id" IN (SELECT unnest(?::VARCHAR[]))', [[master, *losers]]
             ).fetchall()
@@ -114,20 +129,34 @@ class Writer:
                 raise SalesforceError("ENTITY_IS_DELETED", f"entity is deleted: {', '.join(sorted(missing))}")
             if master in losers:
                 raise SalesforceError("INVALID_CROSS_REFERENCE_KEY", "an account cannot be merged with itself")
-            modified = f'"SystemModstamp" = {stamp}, "LastModifiedDate" = {stamp}, "LastModifiedById" = {literal(by)}'
-            lost = f"({', '.join(map(literal, losers))})"
-            self.con.execute("BEGIN")
-            for child, lookup in [
-                ("Contact", "AccountId"), ("Opportunity", "AccountId"), ("Task", "AccountId"), ("Event", "AccountId"),
-                ("Task", "WhatId"), ("Event", "WhatId"), ("Account", "ParentId"),
-            ]:  # fmt: skip
-                self.con.execute(f'UPDATE "{child}" SET "{lookup}" = {literal(master)}, {modified} WHERE "{lookup}" IN {lost}')
-            self.con.execute(
-                f'UPDATE "Account" SET "IsDeleted" = true, "MasterRecordId" = {literal(master)}, {modified} WHERE "Id" IN {lost}'
-            )
-            self.con.execute(f'UPDATE "Account" SET {modified} WHERE "Id" = {literal(master)}')
-            self.con.execute(f"INSERT INTO simulator.deletion SELECT 'Account', unnest(?::VARCHAR[]), {stamp}", [losers])
-            self.con.execute("COMMIT")
+            children = {
+                row[0]
+                for child, lookup in MERGED
+                for row in self.con.execute(
+                    f'SELECT "Id" FROM "{child}" WHERE "{lookup}" IN (SELECT unnest(?::VARCHAR[]))', [losers]
+                ).fetchall()
+            }
+            touched = {master, *losers} | children
+            if held := touched & self.org.held():
+                raise SalesforceError("UNABLE_TO_LOCK_ROW", f"unable to obtain exclusive access to this record or 1 records: {min(held)}")
+            if late is None:
+                self._merge(master, losers, by, instant)
+            else:
+                self.org.commit_later(late, instant, lambda: self._merge(master, losers, by, instant), touched)
+
+    def _merge(self, master: str, losers: list[str], by: str, instant: datetime) -> None:
+        stamp = literal(instant)
+        modified = f'"SystemModstamp" = {stamp}, "LastModifiedDate" = {stamp}, "LastModifiedById" = {literal(by)}'
+        lost = f"({', '.join(map(literal, losers))})"
+        self.con.execute("BEGIN")
+        for child, lookup in MERGED:
+            self.con.execute(f'UPDATE "{child}" SET "{lookup}" = {literal(master)}, {modified} WHERE "{lookup}" IN {lost}')
+        self.con.execute(
+            f'UPDATE "Account" SET "IsDeleted" = true, "MasterRecordId" = {literal(master)}, {modified} WHERE "Id" IN {lost}'
+        )
+        self.con.execute(f'UPDATE "Account" SET {modified} WHERE "Id" = {literal(master)}')
+        self.con.execute(f"INSERT INTO simulator.deletion SELECT 'Account', unnest(?::VARCHAR[]), {stamp}", [losers])
+        self.con.execute("COMMIT")
 
 
 def _outcomes(run: Run) -> list[Outcome]:
@@ -241,7 +270,7 @@ class Run:
                 if name.lower() == "id":
                     ids[rn] = as_text(value)
                     continue
-                f = self.sobject.field(name)
+                f = self.sobject.field(name, hidden=not self.batch.by_api)
                 if f is None:
                     unknown.append((rn, name))
                     continue
@@ -275,7 +304,7 @@ class Run:
             if column.lower() == "id":
                 id_given = f'"{column}"'
                 continue
-            f = self.sobject.field(column)
+            f = self.sobject.field(column, hidden=not self.batch.by_api)
             if f is None:
                 raise SalesforceError("InvalidBatch", f"Field name not found : {column}")
             self.fields[f.name] = f
@@ -326,9 +355,16 @@ class Run:
         if not self.sobject.head["createable" if inserting else "updateable"]:
             what = "inserted" if inserting else "updated"
             raise SalesforceError("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", f"entity type cannot be {what}: {name}")
-        if not inserting:
-            self._check_targets(where)
-        self._check_values(where)
+        denied = self.batch.by_api and self.sobject.read_only
+        if denied and inserting:
+            self._refuse(where, "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", f"entity type cannot be inserted: {self.sobject.head['label']}")
+        elif denied:
+            self._refuse(where, *NO_ACCESS)
+        else:
+            if not inserting:
+                self._check_targets(where)
+            self._check_locks(where)
+            self._check_values(where)
 
         writable = self._writable()
 
@@ -388,10 +424,17 @@ class Run:
         effects.follow(self)
         self.sql(f'UPDATE _result SET id = n."Id", created = {literal(inserting)} FROM _new n WHERE n.rn = _result.rn')
 
+    def _refuse(self, where: str, code: str, message: str) -> None:
+        """One error for every row of this part."""
+        self._fail(f"SELECT s.rn, '{code}', {literal(message)}, [] FROM _stage s WHERE {where}")
+
+    def _may_set(self, f: Field) -> bool:
+        """Whether this kind of write may set the field, by its nature and by field-level security."""
+        return f.stored and f.definition["createable" if self.inserting else "updateable"] and not (f.locked and self.batch.by_api)
+
     def _writable(self) -> dict[str, Field]:
         """The staged fields that this kind of write may set."""
-        key = "createable" if self.inserting else "updateable"
-        return {n: f for n, f in self.fields.items() if f.stored and f.definition[key]}
+        return {n: f for n, f in self.fields.items() if self._may_set(f)}
 
     def _carried(self, writable: list[str]) -> list[str]:
         """The columns that an update must read: a validation rule may look at any, the effects say what they need."""
@@ -434,21 +477,40 @@ class Run:
                     WHEN t."Id" IS NULL AND s._id IN (SELECT id FROM simulator.deletion WHERE sobject = '{name}') OR {deleted}
                         THEN ['ENTITY_IS_DELETED', 'entity is deleted']
                     WHEN t."Id" IS NULL THEN ['INVALID_CROSS_REFERENCE_KEY', 'invalid cross reference id']
+                    {self._unseen()}
                     WHEN count(*) OVER (PARTITION BY s._id) > 1 THEN ['DUPLICATE_VALUE', 'Duplicate id specified: ' || s._id]
                 END AS problem
                 FROM _stage s LEFT JOIN "{name}" t ON t."Id" = s._id WHERE {where})
             WHERE problem IS NOT NULL
             """
         )
+
+    def _unseen(self) -> str:
+        """A branch of a CASE for records that the API user may not see; empty where it sees all."""
+        condition = self.context.sharing.get(self.sobject.name)
+        if condition is None or not self.batch.by_api:
+            return ""
+        code, message = "INSUFFICIENT_ACCESS_ON_CROSS_REFERENCE_ENTITY", "insufficient access rights on cross-reference id"
+        return f"WHEN NOT ({condition.replace('{t}', 't')}) THEN ['{code}', '{message}']"
+
+    def _check_locks(self, where: str) -> None:
+        """Records that another write holds: armed by `lock_rows`, or touched by one that has not committed yet."""
+        message = "'unable to obtain exclusive access to this record or 1 records: ' || "
+        if held := sorted(self.org.held()):
+            lookups = [f's."{name}"' for name in LOCKING & self.fields.keys()]
+            for column in ["s._id", *lookups]:
+                self.sql(
+                    f"INSERT INTO _error SELECT s.rn, 'UNABLE_TO_LOCK_ROW', {message} {column}, [] FROM _stage s "
+                    f"WHERE {where} AND {column} IN (SELECT unnest(?::VARCHAR[]))",
+                    [held],
+                )
         if self.org.has_locks:
             aimed = [row[0] for row in self.fetch(f"SELECT s._id FROM _stage s WHERE {where} AND s._id IS NOT NULL")]
             for record in self.org.take_locks(aimed):
-                message = f"unable to obtain exclusive access to this record or 1 records: {record}"
-                self.sql("INSERT INTO _error SELECT rn, 'UNABLE_TO_LOCK_ROW', ?, [] FROM _stage WHERE _id = ?", [message, record])
+                self.sql(f"INSERT INTO _error SELECT rn, 'UNABLE_TO_LOCK_ROW', {message} _id, [] FROM _stage WHERE _id = ?", [record])
 
     def _check_values(self, where: str) -> None:
         """The staged texts: may they be written, are they of the field's type, do they fit, do they exist?"""
-        key = "createable" if self.inserting else "updateable"
         checks: list[str] = []
 
         def check(f: Field, condition: str, code: str, message: str) -> None:
@@ -458,7 +520,7 @@ class Run:
 
         for f in self.fields.values():
             x, d = f's."{f.name}"', f.definition
-            if not d[key] or not f.stored:
+            if not self._may_set(f):
                 text = (
                     f"Unable to create/update fields: {f.name}. Please check the security settings of this field and verify that it is "
                     "read/write for your profile or permission set."
@@ -552,6 +614,7 @@ class Run:
                     WHEN t."Id" IS NULL AND s._id IN (SELECT id FROM simulator.deletion WHERE sobject = '{name}')
                         THEN ['ENTITY_IS_DELETED', 'entity is deleted']
                     WHEN t."Id" IS NULL THEN ['INVALID_CROSS_REFERENCE_KEY', 'invalid cross reference id']
+                    {self._unseen()}
                     WHEN {gone} THEN {"['UNDELETE_FAILED', 'Entity is not in the recycle bin']" if operation == "undelete"
                                       else "['ENTITY_IS_DELETED', 'entity is deleted']"}
                 END AS problem
@@ -559,6 +622,10 @@ class Run:
             WHERE problem IS NOT NULL
             """
         )
+        if self.batch.by_api and self.sobject.read_only:
+            self.sql("DELETE FROM _error")
+            self._refuse("true", *NO_ACCESS)
+        self._check_locks("true")
         self.sql("CREATE OR REPLACE TEMP TABLE _gone AS SELECT DISTINCT _id AS id FROM _stage WHERE rn NOT IN (SELECT rn FROM _error)")
         if self.batch.all_or_none and self._failed():
             return
@@ -566,6 +633,17 @@ class Run:
         {"delete": self._recycle, "undelete": self._restore, "hardDelete": self._purge}[operation](name)
         effects.roll_up_activities(self, "SELECT id FROM _what")
         self.sql("UPDATE _result SET id = s._id FROM _stage s WHERE s.rn = _result.rn AND s.rn NOT IN (SELECT rn FROM _error)")
+
+    def touched(self) -> set[str]:
+        """Ids of the records that this run wrote, children that went along and deals whose activities were rolled up included."""
+        found = "SELECT id FROM _result"
+        if self.batch.operation in {"delete", "undelete", "hardDelete"}:
+            found += " UNION SELECT id FROM _what"
+            for child, where in self._with_root(self.sobject.name):
+                found += f' UNION SELECT "Id" FROM "{child}" WHERE {where}'
+        elif self.sobject.name in {"Task", "Event"}:
+            found += ' UNION SELECT "WhatId" FROM _old UNION SELECT "WhatId" FROM _new'
+        return {row[0] for row in self.fetch(found) if row[0]}
 
     def _remember_opportunities(self, name: str, where: str) -> None:
         if name in {"Task", "Event"}:
