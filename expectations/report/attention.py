@@ -56,15 +56,29 @@ def _check(report: Report) -> list[Notice]:
     if not reconciles(report):
         text = "The findings do not add up to what the check recorded: run the check again before acting on them."
         found.append(Notice("act", text, "changes"))
+    found += _kept_from_us(report)
     blind = [rule["rule_id"] for rule in report.rules if rule["cannot_judge"] and not rule["error"]]
     if blind:
         text = f"{count(len(blind), 'rule')} cannot judge most deals for want of data: {_some(blind)}."
-        found.append(Notice("look", text, "rules"))
+        found.append(Notice("look", text, "unjudged"))
     loud = [rule["rule_id"] for rule in report.rules if rule["is_process_gap"]]
     if loud:
         verb = "fails" if len(loud) == 1 else "fail"
         text = f"{_some(loud)} {verb} on more than 60 % of deals: a gap in the process, not in the deals."
         found.append(Notice("look", text, "rules"))
+    return found
+
+
+def _kept_from_us(report: Report) -> list[Notice]:
+    """One line per source: what its CRM does not show, and how many rules that costs."""
+    found = []
+    for source in dict.fromkeys(row["source"] for row in report.unreadable):
+        rows = [row for row in report.unreadable if row["source"] == source and any(rule["unknown"] for rule in row["rules"])]
+        rules = {rule["rule_id"] for row in rows for rule in row["rules"] if rule["unknown"]}
+        if rules:
+            what = _some([row["field"] or row["object"] for row in rows])
+            text = f"{source} does not show {what}: {count(len(rules), 'rule')} cannot judge all of its deals."
+            found.append(Notice("look", text, "unjudged"))
     return found
 
 

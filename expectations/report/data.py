@@ -46,6 +46,7 @@ class Report:
     calendar: list[Row] = field(default_factory=list)
     unmapped: list[Row] = field(default_factory=list)
     unknown: list[Row] = field(default_factory=list)
+    unreadable: list[Row] = field(default_factory=list)
     rateless: list[Row] = field(default_factory=list)
     new_fields: list[Row] = field(default_factory=list)
     waivers: list[Row] = field(default_factory=list)
@@ -109,6 +110,7 @@ def collect(
                 setattr(report, block, read.rows(block))
             report.owners = read.rows("owners", limit=OWNERS)
             report.unknown = read.rows("unknown", limit=LIST)
+            report.unreadable = read.rows("unreadable", limit=LIST)
         for block in ("stages", "calendar", "sources", "objects"):
             setattr(report, block, read.rows(block))
         for block in ("pipelines", "unmapped", "rateless", "new_fields", "waivers"):

@@ -101,8 +101,12 @@ def _deals(con: duckdb.DuckDBPyConnection, deals: int) -> None:
         """
         insert into core.source by name
         select source, crm, 'org-' || source as org_id, $zone as timezone, 'EUR' as currency, 1 as fiscal_year_start_month,
-            $now::timestamptz - interval 13 day as first_synced_at, $now::timestamptz as last_synced_at
-        from (values ('sales', 'salesforce'), ('inbound', 'hubspot')) t(source, crm)
+            $now::timestamptz - interval 13 day as first_synced_at, $now::timestamptz as last_synced_at, derivation::json as derivation
+        from (values
+            ('sales', 'salesforce', '{"readable": ["Opportunity", "OpportunityHistory", "Task", "User", "Account", "OpportunityStage"],
+                "fields": {"lost_reason": "Loss_Reason__c"}}'),
+            ('inbound', 'hubspot', '{"readable": ["deals", "deals.history", "deals.associations", "owners", "companies", "pipelines"],
+                "fields": {}}')) t(source, crm, derivation)
         """,
         {"zone": ZONE, "now": NOW},
     )
@@ -200,13 +204,23 @@ def _deals(con: duckdb.DuckDBPyConnection, deals: int) -> None:
     con.execute(
         """
         insert into core.field by name
-        select 'sales' as source, 'Opportunity' as object, unnest(['Amount', 'StageName', 'NextStep']) as name, name as label,
+        select 'sales' as source, 'Opportunity' as object, unnest(['Name', 'AccountId', 'OwnerId', 'StageName', 'IsClosed',
+                'IsWon', 'Type', 'Amount', 'Probability', 'ForecastCategoryName', 'CreatedDate', 'CloseDate', 'LastStageChangeDate',
+                'NextStep', 'Loss_Reason__c']) as name, name as label,
             'string' as type, false as is_custom, false as is_calculated, $now::timestamptz - interval 30 day as first_seen_at,
             $now::timestamptz as last_seen_at
         union all by name
         select 'sales' as source, 'Opportunity' as object, 'Renewal_Risk__c' as name, 'Renewal risk' as label,
             'picklist' as type, true as is_custom,
             false as is_calculated, $now::timestamptz as first_seen_at, $now::timestamptz as last_seen_at
+        """,
+        {"now": NOW},
+    )
+    con.execute(
+        """
+        insert into core.field_lost by name
+        select 'sales' as source, 'Opportunity' as object, 'Description' as name, 'Beschreibung' as label, 'textarea' as type,
+            $now::timestamptz - interval 3 day as lost_at
         """,
         {"now": NOW},
     )
@@ -287,7 +301,10 @@ def _checks(con: duckdb.DuckDBPyConnection, nights: int) -> None:
         insert into quality.rule by name
         select rule_id, title, mistake, severity, state, audience, grp, title || '. ' || fix as description, fix,
             '2026.3-4f1c' as version,
-            md5(rule_id) as definition
+            md5(rule_id) as definition, case rule_id when 'next_step_empty' then ['next_activity_at', 'next_step']
+                when 'no_contact' then ['contact_count'] when 'single_threaded' then ['amount', 'contact_count']
+                when 'no_recent_activity' then ['last_activity_at', 'next_activity_at'] when 'exit_qualified' then ['description']
+                else ['amount'] end as reads
         from sample_rule
         """
     )
@@ -410,12 +427,14 @@ def _checks(con: duckdb.DuckDBPyConnection, nights: int) -> None:
         )
         select run_id, as_of, source, rule_id, if(is_errored, null, applicable) as applicable,
             case when is_errored then null when rule_id = 'no_recent_activity' and source = 'inbound' then 0
-                when rule_id = 'no_contact' then applicable * 3 // 10 else applicable end as evaluable,
+                when rule_id = 'no_contact' then applicable * 3 // 10
+                when rule_id = 'exit_qualified' and source = 'sales' then applicable * 8 // 10 else applicable end as evaluable,
             if(is_errored, null, coalesce(failed, 0)) as failed, if(is_errored, null, coalesce(waived, 0)) as waived,
             if(is_errored, null, coalesce(amount, 0)) as failed_amount_home, if(is_errored, null, coalesce(failed, 0) = 0) as success,
             if(is_errored, 'Binder Error: column created_at cannot be compared', null) as error,
             case when rule_id = 'no_recent_activity' and source = 'inbound' then 'activities are not synced'
-                when rule_id = 'no_contact' then 'contact roles could not be read' end as unknown_reason
+                when rule_id = 'no_contact' then 'contact roles could not be read'
+                when rule_id = 'exit_qualified' and source = 'sales' then 'description cannot be read in this source' end as unknown_reason
         from applicable left join failing using (run_id, source, rule_id)
         cross join lateral (select rule_id = 'deal_over_aged' and run_id = (select max(run_id) from night) as is_errored)
         """

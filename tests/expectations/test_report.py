@@ -253,8 +253,24 @@ def test_gaps_are_counted_aloud(con, shown):
     for label, deals, amount in unmapped:
         row = next(row for key, row in shown.rows("unmapped-t").items() if key.startswith(label))
         assert row[2:4] == [whole(deals), whole(amount)]
-    assert "activities are not synced" in text
     assert "Renewal_Risk__c" in text
+
+
+def test_what_could_not_be_judged_and_what_that_hangs_on(con, shown):
+    assert "activities are not synced" in shown.text("unjudged")
+    _, rules, since, deals, source = shown.rows("unreadable-t")["BeschreibungOpportunity.Description"]
+    run = "as_of = (select max(as_of) from quality.run)"
+    counts = "select applicable, evaluable from quality.result where rule_id = 'exit_qualified' and source = 'sales'"
+    applicable, evaluable = one(con, f"{counts} and {run}")
+    assert f"exit_qualified: {applicable - evaluable} of {applicable} not judged" in rules
+    assert since.startswith("20 Nov 2026")
+    open_deals = one(con, "select count(*) from core.opportunity where source = 'sales' and not is_closed and not is_deleted")[0]
+    assert (deals, source) == (whole(open_deals), "sales")
+    roles = shown.rows("unreadable-t")["OpportunityContactRolethe whole object"]
+    assert "no_contact" in roles[1]
+    assert "single_threaded" in roles[1]
+    assert roles[2].startswith("10 Nov 2026")  # never read
+    assert "sales does not show Description, OpportunityContactRole: 2 rules cannot judge all of its deals." in shown.text("notices")
 
 
 def test_the_sync_shows_each_object_and_the_source_that_failed(con, shown):

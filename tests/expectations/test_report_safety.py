@@ -45,6 +45,7 @@ def path(tmp_path_factory):
         "core.owner": ("name", "team"),
         "core.stage_map": ("pipeline", "label", "suggestion", "reason"),
         "core.field": ("name", "label", "type"),
+        "core.field_lost": ("label",),
         "quality.finding": ("message",),
         "quality.rule": ("title", "fix", "description"),
         "quality.result": ("unknown_reason", "error"),

@@ -3,7 +3,7 @@
 --   source: name of the source
 --   column_name: column of core.opportunity; evidence.NAME for a field mapped in [sources.X.fields]
 --   object: the CRM's object
---   field: its field: not in the org, removed, or hidden by field-level security; NULL where the object itself could not be read
+--   field: its field: not in the org, removed, hidden, or new and not yet read of every record; NULL where the object could not be read
 --   label: what people read for the field, where it was ever seen
 --   since: run from which on it could not be read; the first sync where it never could
 create or replace view core.unreadable as
@@ -28,8 +28,9 @@ described as (  -- objects whose fields the CRM has listed: only there a field t
     select distinct source, object from core.field where type is not null
 ),
 judged as (
-    select p.*, case when p.field is null then not list_contains(t.readable, p.object)
-                     else d.object is not null and f.name is null end as missing
+    select p.*, f.first_seen_at,
+           case when p.field is null then not list_contains(t.readable, p.object)
+                else d.object is not null and (f.name is null or coalesce(f.is_partial, false)) end as missing
     from part p
     join told t on t.source = p.source
     left join described d on d.source = p.source and d.object = p.object
@@ -52,7 +53,7 @@ refused_since as (
     group by a.source, a.object
 )
 select h.source, h.column_name, h.object, h.field, l.label,
-       coalesce(if(h.field is null, r.since, l.lost_at), t.first_synced_at) as since
+       coalesce(if(h.field is null, r.since, coalesce(l.lost_at, h.first_seen_at)), t.first_synced_at) as since
 from hidden h
 join told t on t.source = h.source
 left join core.field_lost l on l.source = h.source and l.object = h.object and l.name = h.field
