@@ -227,7 +227,8 @@ class _Api:
 
     def resources(self, call: Call) -> Response:
         names = ["composite", "jobs", "limits", "query", "queryAll", "sobjects"]
-        return answer({name: f"/services/data/v{call.version}/{name}" for name in names})
+        identity = f"{str(call.request.base_url).rstrip('/')}/id/{self.org.organization_id}/{call.user}"
+        return answer({name: f"/services/data/v{call.version}/{name}" for name in names} | {"identity": identity})
 
     def limits(self, call: Call) -> Response:
         org = self.org
