@@ -299,7 +299,7 @@ UNSTAMPED = (
     "LastActivityDate",
 )
 # Partial records: some fields of many deals, whose stamps say nothing of them.
-OPPORTUNITY_FIELDS = SObject("Opportunity.fields", of=OPPORTUNITY.name, lacking="the org refuses it")
+OPPORTUNITY_FIELDS = SObject("Opportunity.fields", of=OPPORTUNITY.name, deletions="never", lacking="the org refuses it")
 
 # getDeleted's lists of ids, landed as `X.deleted`: a second signal, and the only one for what has left the recycle bin between two
 # pulls. Their logs, as the recycle bin, reach back 15 days (SOAP API Developer Guide, getDeleted()).
