@@ -19,7 +19,7 @@ from connectors.landing import LandedFile, Landing, Manifest, Pull
 from connectors.limits import Budget
 from connectors.salesforce.client import Client, Refused
 from connectors.salesforce.deletions import listing
-from connectors.salesforce.extract import BULK_CALLS, HIDDEN, _Run
+from connectors.salesforce.extract import BULK_CALLS, HIDDEN, _Run, simplify
 from connectors.salesforce.landed import Landed
 from connectors.salesforce.objects import (
     ACCOUNT,
@@ -69,7 +69,8 @@ def sweep(
     Raises CrmError; then there is no pull.json.
     """
     with _looking(settings, run_id, landing, budget, progress, client) as run:
-        return _finished(run, run_id, [run.land(*listing(_deals(run)))], full=True)
+        spent = run.client.budget.total
+        return _finished(run, run_id, [run.land(*listing(_deals(run)))], spent, full=True)
 
 
 def fetch(
@@ -89,8 +90,12 @@ def fetch(
     """
     wanted = list(dict.fromkeys(ids.read_text(encoding="utf-8").split()))
     with _looking(settings, run_id, landing, budget, progress, client) as run:
+        spent = run.client.budget.total
         possible = [key for key in wanted if ID.fullmatch(key)]
-        manifests = [_pick(run, _deals(run), "Id IN ({ids})", possible)]
+        try:
+            manifests = [_pick(run, _deals(run), "Id IN ({ids})", possible)]
+        except Refused as refused:
+            raise _refusal(run, refused) from None
         known = set(_ids(run.landing.object_directory(OPPORTUNITY.name), manifests[0].files))
         manifests.append(_gone(run, [key for key in wanted if key not in known]))
         for spec, condition in BELONGING if known else ():
@@ -98,7 +103,7 @@ def fetch(
                 manifests.append(_pick(run, select(run.client, spec), condition, sorted(known)))
             except Refused as refused:  # then a sync cannot read it either, and has said so
                 run.say(f"{spec.name}: not read: {spec.lacking} ({refused.code or refused.status})")
-        return _finished(run, run_id, manifests, full=False)
+        return _finished(run, run_id, manifests, spent, full=False)
 
 
 @contextmanager
@@ -120,7 +125,7 @@ def _looking(
         client.close()
 
 
-def _finished(run: _Run, run_id: str, manifests: Sequence[Manifest], *, full: bool) -> Pull:
+def _finished(run: _Run, run_id: str, manifests: Sequence[Manifest], spent: int, *, full: bool) -> Pull:
     budget = run.client.budget
     pulled = Pull(
         run.settings.name,
@@ -128,7 +133,7 @@ def _finished(run: _Run, run_id: str, manifests: Sequence[Manifest], *, full: bo
         run_id,
         full,
         objects=[manifest.object for manifest in manifests],
-        calls=sum(manifest.calls for manifest in manifests),
+        calls=budget.total - spent,
         daily_used=budget.daily_used,
         daily_limit=budget.daily_limit,
         server_time=run.client.server_time,
@@ -151,7 +156,8 @@ def _deals(run: _Run) -> Selection:
 
 
 def _pick(run: _Run, selection: Selection, condition: str, ids: Sequence[str]) -> Manifest:
-    """Land the records of `selection` that `condition` finds for these deals, in as many queries as it takes."""
+    """Land the records of `selection` that `condition` finds for these deals, in as many queries as it takes: by REST as long as their
+    addresses hold the ids, else by Bulk API."""
     spec, client = selection.spec, run.client
     before = client.budget.calls[spec.name]
     directory = run.landing.object_directory(spec.name)
@@ -162,21 +168,27 @@ def _pick(run: _Run, selection: Selection, condition: str, ids: Sequence[str]) -
 
     room = (URL_LIMIT - len(of(()).url(client, None))) // IN_URL
     by_job = spec.bulk and run.settings.api != "rest" and (room < FEWEST or len(ids) > room * BULK_CALLS)
-    if by_job:
-        room = (QUERY_LIMIT - len(of(()).soql(None))) // IN_QUERY
-    elif room < FEWEST:  # no other way than to leave fields away, as a pull of this org has to
-        selection, room = of([18 * "0"] * FEWEST).short(client, None), FEWEST
-    for number, start in enumerate(range(0, len(ids), room)):
+    done = number = 0
+    while done < len(ids):
+        if not by_job and room < FEWEST:  # no other way than to leave fields away, as a pull of this org has to
+            selection, room = of(["0" * 18] * FEWEST).short(client, None), FEWEST
+        keys = ids[done : done + ((QUERY_LIMIT - len(of(()).soql(None))) // IN_QUERY if by_job else room)]
         part = Landed(directory / f"{number:03d}")
         part.directory.mkdir(exist_ok=True)
         try:
-            if not (by_job and run._bulk(of(ids[start : start + room]), None, part)):
-                selection = run._read(of(ids[start : start + room]), None, part)
+            if not by_job:
+                selection = run._read(of(keys), None, part)
+            elif not run._bulk(of(keys), None, part):
+                by_job = False
+                continue
         except Refused as refused:
-            if spec is OPPORTUNITY:
-                raise _refusal(run, refused) from None
-            raise
+            simpler = simplify(of(keys), refused)
+            if simpler is None:
+                raise
+            selection = simpler
+            continue
         files += [replace(file, name=f"{part.directory.name}/{file.name}") for file in part.files]
+        done, number = done + len(keys), number + 1
     manifest = Manifest(run.settings.name, run.settings.crm, spec.name, spec.key, "incremental", files=files, fields=list(selection.fields))
     return run.finish(manifest, before)
 
