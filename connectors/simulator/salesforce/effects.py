@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from connectors.simulator.salesforce.catalogue import Field
+from connectors.simulator.salesforce.compile import literal
 from connectors.simulator.salesforce.ids import sql_id
 from connectors.simulator.salesforce.objects import FORECAST_CATEGORY_NAMES
 
@@ -19,8 +21,22 @@ _CATEGORY_OF_NAME = " ".join(f"WHEN '{name}' THEN '{category}'" for category, na
 # DataType of a tracked field in OpportunityFieldHistory, by the field's type.
 _DATA_TYPES = {
     "currency": "Currency", "percent": "Percent", "double": "Double", "int": "Double", "date": "DateOnly", "datetime": "DateTime",
-    "boolean": "Boolean", "picklist": "DynamicEnum",
+    "boolean": "Boolean", "picklist": "DynamicEnum", "multipicklist": "MultiEnum", "email": "Email", "phone": "Phone", "url": "Url",
 }  # fmt: skip
+
+
+def _data_type(f: Field) -> str:
+    if f.type == "textarea":
+        return "StringPlusClob" if f.definition["length"] > SHORT else "MultiLineText"
+    return _DATA_TYPES.get(f.type, "Text")
+
+
+def _is_told(f: Field) -> bool:
+    """Whether the history shows values; of long texts and multi-select picklists it says only that they changed."""
+    return f.type != "multipicklist" and _data_type(f) != "StringPlusClob"
+
+
+SHORT = 255  # characters of a text area that is not a long one
 
 
 @dataclass
@@ -123,7 +139,7 @@ def _field_history(run: Run) -> None:
     if not tracked:
         return
     if run.inserting:
-        entries = ["{'field': 'created', 'type': 'Text', 'old': NULL::VARCHAR, 'new': ''}"]
+        entries = ["{'field': 'created', 'type': 'Text', 'old': NULL::VARCHAR, 'new': '', 'told': false}"]
     else:
         entries = []
         for name in tracked:
@@ -131,17 +147,17 @@ def _field_history(run: Run) -> None:
             if name not in run.written():
                 continue
 
-            def entry(kind: str, value: str, field: str = name) -> str:
+            def entry(kind: str, value: str, field: str = name, told: bool = _is_told(f)) -> str:
                 # Compared as the history shows them; a lookup is shown without its Id.
                 shown = field.removesuffix("Id") if not field.endswith("__c") else field
                 old, new = (value.replace("{x}", f'{alias}."{field}"') for alias in ("o", "n"))
-                return f"{{'field': '{shown}', 'type': '{kind}', 'old': {old}, 'new': {new}}}"
+                return f"{{'field': '{shown}', 'type': '{kind}', 'old': {old}, 'new': {new}, 'told': {literal(told)}}}"
 
             if f.type == "reference":
                 target = run.org.objects[f.reference_to[0]]
                 label = run.context.value(target.fields["Name"], "x")
                 entries.append(entry("Text", f'(SELECT {label} FROM "{target.name}" x WHERE x."Id" = {{x}})'))
-            kind = "EntityId" if f.type == "reference" else _DATA_TYPES.get(f.type, "Text")
+            kind = "EntityId" if f.type == "reference" else _data_type(f)
             entries.append(entry(kind, "{x}::VARCHAR"))
     if not entries:
         return
@@ -154,7 +170,8 @@ def _field_history(run: Run) -> None:
         changed AS (
             SELECT *, {first} + row_number() OVER (ORDER BY rn, c.field, c.type) AS number FROM compared WHERE c.old IS DISTINCT FROM c.new)
         SELECT {sql_id("017", "number")} AS "Id", false AS "IsDeleted", id AS "OpportunityId", {run.by} AS "CreatedById",
-               {run.stamp} AS "CreatedDate", c.field AS "Field", c.type AS "DataType", c.old AS _old, nullif(c.new, '') AS _new
+               {run.stamp} AS "CreatedDate", c.field AS "Field", c.type AS "DataType",
+               CASE WHEN c.told THEN c.old END AS _old, CASE WHEN c.told THEN c.new END AS _new
         FROM changed
         """
     )

@@ -201,7 +201,10 @@ def _history_value(column: str) -> str:
 
 
 def opportunity_field_history() -> SObject:
-    data_types = ["Boolean", "Currency", "DateOnly", "DateTime", "Double", "DynamicEnum", "EntityId", "Percent", "Text"]
+    data_types = [
+        "Boolean", "Currency", "DateOnly", "DateTime", "Double", "DynamicEnum", "Email", "EntityId", "MultiEnum", "MultiLineText", "Percent",
+        "Phone", "StringPlusClob", "Text", "Url",
+    ]  # fmt: skip
     return make_object(
         "OpportunityFieldHistory", "017",
         [
