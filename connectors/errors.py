@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class CrmError(Exception):
     """A CRM refused or failed. `str()` is one or two plain lines: what happened, to which source and object, what to do.
@@ -13,6 +15,10 @@ class CrmError(Exception):
         self.what, self.source, self.object, self.fix, self.code = what, source, obj, fix, code
         where = f"{source} ({obj})" if obj else source
         super().__init__(f"{where}: {what}\n{fix}")
+
+    def with_more(self, words: str) -> Self:
+        """The same error, with more to say about what happened."""
+        return type(self)(f"{self.what}; {words}", source=self.source, fix=self.fix, obj=self.object, code=self.code)
 
 
 class CrmAuthError(CrmError):

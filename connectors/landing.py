@@ -6,6 +6,7 @@ One pull of one source is one directory::
         pull.json                     written last, by rename: a directory without it is an unfinished pull
         loaded                        empty; written when the warehouse has committed it
         <object>/manifest.json        written when the object is complete
+        <object>/journal.json         how far the reading of an object has come, where another run may go on with it
         <object>/part-00000.csv       the CRM's bytes: csv, json_array (a file is one JSON array) or ndjson
 
 `docs/landing.md` describes the JSON. Instants are ISO 8601 in UTC, sizes are bytes, names are the CRM's own.
@@ -14,6 +15,7 @@ One pull of one source is one directory::
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +24,7 @@ from typing import Any, Literal
 import orjson
 
 FORMAT = 1
+PULL, MANIFEST, JOURNAL, LOADED = "pull.json", "manifest.json", "journal.json", "loaded"
 FileFormat = Literal["csv", "json_array", "ndjson"]
 
 
@@ -34,6 +37,7 @@ class LandedFile:
     rows: int
     bytes: int
     columns: list[str] = field(default_factory=list)  # csv: the header, in order
+    reading: int = 0  # where a record was read more than once, the file of the highest number knows it best
 
 
 @dataclass
@@ -120,15 +124,47 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def mark_loaded(directory: Path) -> None:
-    """Note that the pull in `directory` is in the warehouse, its watermarks committed: nothing of it is adopted any more."""
-    (directory / "loaded").touch()
+    """Note that the pull in `directory` is in the warehouse, its watermarks committed: nothing of it is adopted any more. What a
+    stopped pull did not come to is remembered for the next one."""
+    try:
+        pull = orjson.loads((directory / PULL).read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        pull = {}
+    if pull.get("stopped"):
+        write_json(directory.parent / _unread_name(pull["full"]), {"format": FORMAT, "at": pull["server_time"], "unread": pull["unread"]})
+    else:
+        for full in (True, False) if pull.get("full") else (False,):
+            (directory.parent / _unread_name(full)).unlink(missing_ok=True)
+    (directory / LOADED).touch()
+
+
+def is_of_use(directory: Path) -> bool:
+    """Whether a later pull may go on with something in the directory of a pull: it must not be removed."""
+    loaded = (directory / LOADED).exists()
+    return any(not (loaded and (journal.parent / MANIFEST).exists()) for journal in directory.glob(f"*/{JOURNAL}"))
+
+
+def _unread_name(full: bool) -> str:
+    return "unread-full.json" if full else "unread.json"
+
+
+@dataclass(frozen=True)
+class LeftOver:
+    """The directory of an object in an earlier run of the source, with a journal. finished: it has a manifest; loaded: the
+    warehouse holds that run's pull."""
+
+    object: str
+    run_id: str
+    directory: Path
+    finished: bool
+    loaded: bool
 
 
 class Landing:
     """The directory of one pull while it is being filled."""
 
     def __init__(self, root: Path, source: str, run_id: str) -> None:
-        self.directory = root / source / run_id
+        self.run_id, self.directory = run_id, root / source / run_id
         self.directory.mkdir(parents=True, exist_ok=True)
 
     def object_directory(self, obj: str) -> Path:
@@ -137,8 +173,42 @@ class Landing:
         return directory
 
     def finish_object(self, manifest: Manifest) -> None:
-        write_json(self.object_directory(manifest.object) / "manifest.json", {"format": FORMAT, **asdict(manifest)})
+        write_json(self.object_directory(manifest.object) / MANIFEST, {"format": FORMAT, **asdict(manifest)})
 
     def finish(self, pull: Pull) -> Path:
-        write_json(self.directory / "pull.json", {"format": FORMAT, **asdict(pull)})
+        write_json(self.directory / PULL, {"format": FORMAT, **asdict(pull)})
         return self.directory
+
+    # What earlier runs of the source left behind
+
+    def left_behind(self) -> list[LeftOver]:
+        """Objects that have a journal, of the newest run first."""
+        runs = sorted((d for d in self.directory.parent.iterdir() if d.is_dir() and d != self.directory), key=lambda d: d.name, reverse=True)
+        return [
+            LeftOver(journal.parent.name, run.name, journal.parent, (journal.parent / MANIFEST).exists(), (run / LOADED).exists())
+            for run in runs
+            for journal in sorted(run.glob(f"*/{JOURNAL}"))
+        ]
+
+    def adopt(self, left: LeftOver) -> Path:
+        """Make what was left behind this run's own. Moved in one step: killed before or after it, one of the two runs has it whole."""
+        target = self.directory / left.object
+        if target.exists():
+            shutil.rmtree(target)
+        left.directory.rename(target)
+        return target
+
+    def tidy(self) -> None:
+        """Remove the directories of earlier runs that were not loaded and hold nothing to go on with."""
+        for run in self.directory.parent.iterdir():
+            if run.is_dir() and run != self.directory and not (run / LOADED).exists() and not is_of_use(run):
+                shutil.rmtree(run, ignore_errors=True)
+
+    def unread(self, *, full: bool) -> tuple[list[str], datetime | None] | None:
+        """What the last pull, or the last full one, did not come to because it was stopped, and its server's clock; None when it
+        was not stopped."""
+        try:
+            told = orjson.loads((self.directory.parent / _unread_name(full)).read_bytes())
+            return list(told["unread"]), datetime.fromisoformat(told["at"]) if told["at"] else None
+        except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            return None

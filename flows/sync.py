@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class SourceOutcome:
-    """What one source delivered. objects: per CRM object its fetched, inserted, changed, unchanged, echoed, deleted, bytes and calls."""
+    """What one source delivered. objects: per CRM object its fetched, inserted, changed, unchanged, echoed, deleted, bytes and calls.
+    A source that had to stop half-way has both an error and the objects that were finished."""
 
     source: str
     objects: list[dict[str, Any]] = field(default_factory=list)
@@ -55,6 +56,7 @@ class SyncReport:
         for outcome in self.sources:
             if outcome.error:
                 said.append(f"Failed: {outcome.error.splitlines()[0]}")
+            if outcome.error and not outcome.objects:
                 continue
             deals = outcome.deals
             archived = next((o["fetched"] for o in outcome.objects if o["object"] == "deals.archived"), 0)  # HubSpot lists them apart
@@ -90,6 +92,8 @@ def sync(run: Run, sources: list[str] | None = None, *, full: bool = False) -> S
             if isinstance(pulled, BaseException):
                 raise pulled
             outcome.objects = load(run, source, pulled)
+            if pulled.stopped:
+                outcome.error = run.error = pulled.stopped
         except Exception as error:
             if exit_code(error) != SourcesFailed.exit_code:
                 raise  # not the CRM's fault: the warehouse or a defect of ours, and no source can go on
@@ -102,7 +106,8 @@ def sync(run: Run, sources: list[str] | None = None, *, full: bool = False) -> S
 
 @step("pull")
 def pull(run: Run, source: SourceSettings, *, full: bool, known: Path) -> Pull:
-    """Fetch what changed since the committed watermarks into landed files."""
+    """Fetch what changed since the committed watermarks into landed files. Where the CRM's calls do not suffice, the pull says so
+    (`stopped`) and holds what was finished."""
     from importlib import import_module
 
     from flows.settings import CRM_NAMES
@@ -110,8 +115,8 @@ def pull(run: Run, source: SourceSettings, *, full: bool, known: Path) -> Pull:
     from warehouse.load import known_fields
 
     con = run.con.cursor()
-    since = {} if full else ops.watermarks(con, source.name)
-    run.say(f"{source.name}: pulling {'everything' if not since else 'what changed'} from {CRM_NAMES[source.crm]} …")
+    since = ops.watermarks(con, source.name)
+    run.say(f"{source.name}: pulling {'everything' if full or not since else 'what changed'} from {CRM_NAMES[source.crm]} …")
     connector = import_module(f"connectors.{source.crm}")
     pulled: Pull = connector.pull(
         source,
@@ -168,7 +173,11 @@ def _record(run: Run, source: SourceSettings, outcome: SourceOutcome) -> None:
 
 
 def _forget_old(landing: Path, keep: int) -> None:
-    """Remove landed pulls but the newest, which stay as the record of what the CRM said. Unfinished ones go too: nothing came of them."""
+    """Remove landed pulls but the newest, which stay as the record of what the CRM said. Unfinished ones go too, unless a later pull
+    may go on with what is in them."""
+    from connectors.landing import is_of_use
+
     finished = sorted((d for d in landing.iterdir() if d.is_dir()), key=lambda d: d.name, reverse=True)
     for directory in finished[keep:]:
-        shutil.rmtree(directory, ignore_errors=True)
+        if not is_of_use(directory):
+            shutil.rmtree(directory, ignore_errors=True)

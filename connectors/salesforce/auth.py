@@ -6,6 +6,7 @@ SOAP login and the username-password flow are left out: Salesforce retires them.
 
 from __future__ import annotations
 
+import re
 import threading
 import warnings
 from base64 import b64encode
@@ -25,6 +26,8 @@ from connectors.salesforce.transport import TSession
 
 SIGN_INS = 3  # in a row without one call that a token of ours was good for: more would only lock the user out
 ASSERTION_LIFE = timedelta(minutes=3)  # the longest that Salesforce takes
+
+USER = re.compile(r"/id/[^/]+/(005\w{12,15})$")
 
 # How a token endpoint says that it read no credentials, or not these.
 UNREAD = frozenset({"invalid_client_id", "invalid_client", "invalid_request"})
@@ -101,6 +104,7 @@ class TokenProvider:
         self._place = settings.token_places[0]  # where we ask, and for whom an assertion is meant; the first that gave a token stays
         self._skew = timedelta(0)  # added to our clock in assertions
         self._in_form = False  # client_id and client_secret in the form: some gateways keep the Authorization header to themselves
+        self.user_id: str | None = None  # of the user whom we act as, where the answer to the sign-in named it
         self.rotates = False  # the org issues a new refresh token each time: the configured one is good for one run only
 
     def token(self) -> Token:
@@ -228,6 +232,7 @@ class TokenProvider:
         if not value:
             raise self._not_oauth()
         self._take_rotated()
+        self._take_user()
         return Token(SecretStr(str(value)))
 
     def _attempt_in_form(self, refused: Exception) -> Token:
@@ -248,6 +253,17 @@ class TokenProvider:
             return None
         value = body.get("access_token") if isinstance(body, dict) else None
         return value if isinstance(value, str) else None
+
+    def _take_user(self) -> None:
+        """`id` of a token's answer is the address of the user: https://login.salesforce.com/id/00D…/005…"""
+        answer = self.session.last
+        try:
+            body = answer.json() if answer is not None else None
+        except requests.JSONDecodeError:
+            return
+        address = body.get("id") if isinstance(body, dict) else None
+        found = USER.search(address) if isinstance(address, str) else None
+        self.user_id = found[1] if found else self.user_id
 
     def _take_rotated(self) -> None:
         """With refresh token rotation the token we sent is void now; within this run we go on with its successor."""

@@ -57,6 +57,8 @@ class Client:
         self.version = 0
         self._sf: Any = None
         self._answered = False
+        self._user: str | None = None
+        self.unsure = 0  # requests that the server may have done although no good answer came
         self._sent = threading.local()
 
     def close(self) -> None:
@@ -179,6 +181,26 @@ class Client:
 
         return self._run(obj, send)
 
+    def user_id(self) -> str | None:
+        """The user whom we act as, in 15 characters; None where the org does not say. No API call: the sign-in told it, or the
+        OpenID address of the org does."""
+        if self._user is None:
+            known = self.tokens.user_id
+            if known is None:
+                known = self.policy.run(self._userinfo)
+            self._user = known[:15]
+        return self._user or None
+
+    def _userinfo(self) -> str:
+        token = self.tokens.token()
+        answer = self._wire(SIGN_IN, lambda: self.session.get(f"{self.settings.instance_url}/services/oauth2/userinfo", headers=self._headers(token)))
+        if answer.status_code in STATUS_TRANSIENT:
+            raise self._transient(SIGN_IN, answer.status_code, answer)
+        try:
+            return str(orjson.loads(answer.content)["user_id"]) if answer.ok else ""
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return ""
+
     @property
     def data(self) -> str:
         """The path below which the API lives."""
@@ -224,6 +246,7 @@ class Client:
             raise self.not_json(obj) from None
         except (requests.RequestException, HTTPError) as error:  # not OSError: a full disk is not the network
             trouble = network_trouble(error, self.settings.instance_url)
+            self.unsure += trouble.sent
             failed = CrmUnavailableError(trouble.what, source=self.settings.name, obj=obj, fix=trouble.fix, code=trouble.kind)
             raise Transient(failed, hopeless=not trouble.sent and not self._answered) from None
         return result
@@ -276,6 +299,7 @@ class Client:
         return refused
 
     def _transient(self, obj: str, status: int, answer: requests.Response | None, code: str = "") -> Transient:
+        self.unsure += status >= 500
         said = f"Salesforce answers {status}" + (f" {code}" if code else "") + " each time"
         failed = CrmUnavailableError(
             said,

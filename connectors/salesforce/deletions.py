@@ -31,17 +31,18 @@ def land_log(run: _Run, spec: SObject, records: Manifest, began: datetime | None
     """getDeleted of an object as `X.deleted`: ids that went since the last pull, those too that have left the recycle bin by now.
 
     Rows {id, deletedDate}; watermark is the instant up to which the org has told. records: the pull of the object itself, begun at
-    `began`: only increments need the log, a complete listing shows what is absent. The notice is GAP where the log does not reach back
-    far enough; an org that refuses is noted too: what was deleted for good is then found by a full sync.
+    `began`: only increments need the log, a complete listing shows what is absent; one that an earlier run had begun, as of then. The
+    notice is GAP where the log does not reach back far enough; an org that refuses is noted too: what was deleted for good is then
+    found by a full sync.
     """
     client, name = run.client, f"{spec.name}.deleted"
     before = client.budget.calls[name]
-    committed = run.since.get(name) or run.since.get(spec.name)
+    committed = _told_until(run, spec, records)
     manifest = Manifest(run.settings.name, run.settings.crm, name, "id", "incremental", cursor="deletedDate")
     landed = Landed(run.landing.object_directory(name))
     landed.clear()
     end = client.server_time
-    if records.complete or committed is None or end is None:
+    if (records.complete and spec.name not in run.adopted) or committed is None or end is None:
         manifest.watermark = began if records.fields else committed
         return run.finish(manifest, before)
     earliest = end - timedelta(days=LOG_DAYS) + timedelta(minutes=5)
@@ -62,6 +63,22 @@ def land_log(run: _Run, spec: SObject, records: Manifest, began: datetime | None
     if committed < earliest or (available is not None and available > committed):
         manifest.notice = GAP
     return run.finish(manifest, before)
+
+
+def note_log(run: _Run, spec: SObject, records: Manifest) -> Manifest:
+    """`X.deleted` of a pull that stopped before it could ask: the next one asks from where the log was read to."""
+    name = f"{spec.name}.deleted"
+    manifest = Manifest(run.settings.name, run.settings.crm, name, "id", "incremental", cursor="deletedDate")
+    manifest.watermark = _told_until(run, spec, records)
+    return run.finish(manifest, run.client.budget.calls[name])
+
+
+def _told_until(run: _Run, spec: SObject, records: Manifest) -> datetime | None:
+    """Up to when we know what went: as the log was read last, or from when on a complete listing shows what is there."""
+    _, began = run.read.get(spec.name, (None, None))
+    if records.complete and began:
+        return began
+    return run.committed.get(f"{spec.name}.deleted") or run.committed.get(spec.name)
 
 
 def _read(run: _Run, name: str, url: str, landed: Landed) -> dict[str, Any]:

@@ -38,37 +38,62 @@ class TooMany(Exception):
         self.total = total
 
 
-def query(client: Client, selection: Selection, since: datetime | None, landed: Landed, accept: Callable[[int], bool]) -> None:
-    """Land all pages. accept: asked once with the number of records the query has; False raises TooMany, nothing landed.
+def query(
+    client: Client, selection: Selection, since: datetime | None, landed: Landed, accept: Callable[[int, int], bool] | None = None
+) -> None:
+    """Land all pages, or those that are still to come where an earlier process read the others.
 
+    accept: asked once with the records of the first page and those of the whole query; False raises TooMany, nothing landed.
     The count is that of the first page: an answer of its own would be one more call on each quiet night.
+
+    Fewer records than the server counted: some were deleted for good meanwhile, or it lost some. So all is read once more; if they
+    are missing again, what came is landed as `short`: nothing is taken for deleted, and the watermark stays where it was.
     """
-    name, key = selection.spec.name, selection.spec.key
+    for last in (False, True):
+        _pages(client, selection, since, landed, accept)
+        told, came = landed.reading.told, landed.rows
+        if told is None or came >= told:
+            break
+        if last:
+            landed.reading.short = True
+            landed.notices.append(f"{came} of {told} records came; what is absent is not taken for deleted, and the next run asks for them again")
+        else:
+            landed.clear()
+    landed.finished()
+
+
+def _pages(
+    client: Client, selection: Selection, since: datetime | None, landed: Landed, accept: Callable[[int, int], bool] | None
+) -> None:
+    name, key, reading = selection.spec.name, selection.spec.key, landed.reading
     for restart in range(RESTARTS + 1):
-        landed.clear()
-        url: str | None = selection.url(client, since)
-        total = None
+        url = reading.more
+        resumed = url is not None
+        if url is None and reading.pages:
+            return  # pages without a next one: the last has come
+        if url is None:
+            landed.clear()
+            url = selection.url(client, since)
         try:
             while url:
                 body, _ = client.fetch(name, url, headers={"Sforce-Query-Options": f"batchSize={PAGE}"})
                 page = cut(client, name, body)
-                if total is None and page.total is not None:
-                    total = page.total
-                    if not accept(total):
-                        raise TooMany(total)
                 rows, stamp = scan_json(page.records, key, selection.cursor)
-                landed.saw(stamp)
+                if reading.told is None and page.total is not None:
+                    if accept and not accept(rows, page.total):
+                        raise TooMany(page.total)
+                    reading.told = page.total
                 if rows:
-                    landed.write_array(page.records, rows)
+                    landed.write_array(page.records, rows, stamp, page.more)
+                else:
+                    landed.turned(page.more)
                 url = page.more
+            return
         except Refused as refused:
-            if refused.code in LOST_CURSOR and landed.files and restart < RESTARTS:
-                continue
-            raise
-        if total is not None and landed.rows < total:
-            landed.whole = False
-            landed.notices.append(f"{landed.rows} of {total} records came; what is absent is not taken for deleted")
-        return
+            lost = refused.code in LOST_CURSOR and bool(reading.pages)
+            if restart == RESTARTS or not (resumed or lost):
+                raise
+            landed.clear()
 
 
 def cut(client: Client, obj: str, body: bytes) -> Page:

@@ -11,6 +11,7 @@ from salesforce_stub import DATA, NOW, Stub, deal, error, serving
 
 from connectors.errors import CrmAuthError, CrmPermissionError, CrmProtocolError, CrmQuotaError, CrmUnavailableError
 from connectors.http import RetryPolicy
+from connectors.landing import mark_loaded
 from connectors.salesforce import extract
 from connectors.salesforce.client import Client
 from connectors.salesforce.settings import SalesforceSettings
@@ -35,8 +36,11 @@ def settings(url, **more):
 
 
 def run(url, tmp_path, *, since=None, full=False, run_id="r1", policy=POLICY, **more):
+    """A pull, taken for loaded when it ends."""
     chosen = settings(url, **more)
-    return extract.pull(chosen, run_id=run_id, landing=tmp_path, since=since or {}, full=full, client=Client(chosen, policy))
+    result = extract.pull(chosen, run_id=run_id, landing=tmp_path, since=since or {}, full=full, client=Client(chosen, policy))
+    mark_loaded(tmp_path / "sales" / run_id)
+    return result
 
 
 def manifest(tmp_path, obj, run_id="r1"):
@@ -182,7 +186,7 @@ def test_bulk_lands_the_same_records_as_rest(stub, org, tmp_path, pages):
 
 def test_bulk_begins_where_it_pays(stub, org, tmp_path, monkeypatch):
     stub.objects["Opportunity"] = [deal(n) for n in range(9)]
-    monkeypatch.setattr(extract, "BULK_FROM", 8)
+    monkeypatch.setattr(extract, "BULK_CALLS", 2)  # a page, of two records here, is a call
     run(org, tmp_path, run_id="r1")
     run(org, tmp_path, run_id="r2", api="rest")
     assert [f["format"] for f in manifest(tmp_path, "Opportunity", "r1")["files"]] == ["csv"] * 5
@@ -332,9 +336,11 @@ def test_no_permission_on_opportunity(stub, org, tmp_path):
 
 def test_daily_limit(stub, org, tmp_path):
     stub.answer("queryAll.*FROM.Opportunity", 403, error("REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded."))
-    with pytest.raises(CrmQuotaError) as caught:
-        run(org, tmp_path)
-    assert "used up" in told(caught)
+    result = run(org, tmp_path)
+    assert result.stopped.splitlines()[0] == (
+        "sales (Opportunity): Salesforce's API calls of the day are used up; what was read is kept, the next run goes on from there"
+    )
+    assert result.objects == ["Organization"] and result.unread[0] == "Opportunity"
 
 
 def test_too_many_at_once_is_waited_for(stub, org, tmp_path):
@@ -345,10 +351,9 @@ def test_too_many_at_once_is_waited_for(stub, org, tmp_path):
 
 def test_our_share_of_the_day_is_never_exceeded(stub, org, tmp_path):
     stub.limit = "api-usage=0/100"
-    with pytest.raises(CrmQuotaError) as caught:
-        run(org, tmp_path, quota_share=0.05)
-    assert "quota_share = 0.05" in told(caught)
-    assert stub.calls(DATA) == 5
+    result = run(org, tmp_path, quota_share=0.05)
+    assert "stopped after 5 API calls: quota_share = 0.05 of the day's 100 is used up in this run; what was read" in result.stopped
+    assert stub.calls(DATA) == 5 and result.calls == 5
 
 
 def test_what_others_left_of_the_day_is_respected(stub, org, tmp_path):
@@ -356,6 +361,7 @@ def test_what_others_left_of_the_day_is_respected(stub, org, tmp_path):
     with pytest.raises(CrmQuotaError) as caught:
         run(org, tmp_path)
     assert "all 100 API calls" in told(caught) and stub.calls(DATA) == 0
+    assert not (tmp_path / "sales" / "r1" / "pull.json").exists()
 
 
 @pytest.mark.parametrize("body", [b"<html>login</html>", b"", b"[]"])

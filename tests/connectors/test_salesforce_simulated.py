@@ -8,6 +8,7 @@ import pytest
 
 from connectors.errors import CrmPermissionError, CrmQuotaError
 from connectors.http import RetryPolicy
+from connectors.landing import mark_loaded
 from connectors.salesforce import extract, rest, writeback
 from connectors.salesforce.client import Client
 from connectors.salesforce.objects import OBJECTS
@@ -58,6 +59,7 @@ def pull(world, org, tmp_path, monkeypatch):
         monkeypatch.setattr(extract, "OBJECTS", [o for o in OBJECTS if o.name in objects])
         chosen = config(world[1], **more)
         extract.pull(chosen, run_id=run_id, landing=tmp_path, since=since or {}, client=Client(chosen, POLICY))
+        mark_loaded(tmp_path / "sales" / run_id)
         return Landing(tmp_path / "sales" / run_id)
 
     return run
