@@ -147,10 +147,10 @@ def _mistakes(file: Path, error: ConfigError) -> list[Line]:
     return [Line("configuration", "problem", first, " ".join(rest) or f"Look into {file}; docs/configuration.md has every key.")]
 
 
-def _apart(mistake: str) -> tuple[str, str | None]:
+def _apart(mistake: str) -> tuple[str, str]:
     """A mistake and its remedy, where the line has both: "… is not set. Run: export X=…"."""
-    said, dot, fix = mistake.partition(". ")
-    return (said, fix) if dot else (mistake, None)
+    said, _, fix = mistake.rstrip(".").partition(". ")
+    return said, fix or "Correct that; docs/configuration.md has every key."
 
 
 def _rules(settings: Settings) -> tuple[Catalogue | None, Line]:

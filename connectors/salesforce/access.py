@@ -50,9 +50,16 @@ COSTS = {
     "User": "names of owners, and whether they still work here, are unknown",
     "UserRole": "teams of owners are unknown",
     "RecordType": "all deals stand in one pipeline",
+    "BusinessProcess": "which stages a pipeline has is known from deals only",
     "OpportunityStage": "order, probability and flags of stages are known from deals only",
     CURRENCY_TYPE.name: "amounts in other currencies cannot be converted",
 }
+# Fields that are of use beside those that an object's declaration expects, and what is lost with fields that no rule reads.
+ALSO_EXPECTED = ("Description", "Type")
+COSTS_OF_FIELDS = {
+    "Type": "renewals are told by their record type only", "Probability": "weighted amounts are unknown",
+    "ForecastCategoryName": "forecast categories are unknown",
+}  # fmt: skip
 # What only OpportunityFieldHistory tells: what is lost of the time before the first sync where a field is not tracked.
 TOLD_BY_FIELD_HISTORY = {
     "NextStep": "when the next step was last changed", "OwnerId": "who owned a deal", "RecordTypeId": "in which pipeline a deal was",
@@ -232,7 +239,7 @@ class _Look:
     def visible(self) -> None:
         """Fields that rules or the configuration count on: a line for each that is not there. Absent and hidden look the same."""
         mapped = {field: evidence for evidence, field in self.settings.fields.items()}
-        wanted = list(dict.fromkeys((*OPPORTUNITY.expected, *mapped)))
+        wanted = list(dict.fromkeys((*OPPORTUNITY.expected, *ALSO_EXPECTED, *mapped)))
         missing = [name for name in wanted if name not in self.fields]
         for name in missing:
             grant = f"Give the user's permission set Read on Opportunity.{name}"
@@ -241,6 +248,7 @@ class _Look:
             else:
                 said, fix = name, f"{grant}."
             said += " is not in the org, or hidden by field-level security"
+            said += f": {COSTS_OF_FIELDS[name]}" if name in COSTS_OF_FIELDS else ""
             self.add("fields", "warning", said, fix, unreadable=[f"{DEALS}.{name}"])
         if not missing:
             self.add("fields", "ok", f"all {len(wanted)} fields that rules and the configuration count on are visible")
@@ -260,7 +268,7 @@ class _Look:
         untracked = [name for name in matter if name not in tracked]
         facts: Record = {"tracked": sorted(tracked), "untracked": untracked}
         lost = f"before the first sync it is unknown {'; '.join(matter[name] for name in untracked)}"
-        rest = f"; {', '.join(TOLD_TWICE.values())} are told by {OPPORTUNITY_HISTORY.name}" if by_history else ""
+        rest = f" ({OPPORTUNITY_HISTORY.name} tells stages, amounts, close dates and forecasts)" if by_history else ""
         track = f"Track {', '.join(untracked)}: {SET_TRACKING}."
         if not tracked:
             self.add("history", "warning", f"field history tracking is off for Opportunity: {lost}{rest}", track, **facts)
