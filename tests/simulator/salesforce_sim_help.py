@@ -17,7 +17,6 @@ from simple_salesforce import Salesforce
 
 from connectors.simulator.clock import SimClock
 from connectors.simulator.faults import Faults
-from connectors.simulator.http import serve
 from connectors.simulator.salesforce import SalesforceOrg
 
 NOW = datetime(2026, 11, 23, 9, tzinfo=UTC)
@@ -116,6 +115,6 @@ def world(org: SalesforceOrg | None = None) -> Iterator[World]:
         clock = SimClock(NOW)
         clock.freeze()
         org = SalesforceOrg(None, clock, Faults())
-    with serve(org.app()) as server:
+    with org.serve() as server:
         yield World(org, server.url)
     org.close()

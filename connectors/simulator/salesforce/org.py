@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from connectors.simulator.clock import SimClock
 from connectors.simulator.faults import Faults
-from connectors.simulator.http import RequestLog
+from connectors.simulator.http import RequestLog, RunningServer, serve
 from connectors.simulator.salesforce import access, ids, seed
 from connectors.simulator.salesforce.auth import Identity
 from connectors.simulator.salesforce.bulk import Jobs
@@ -251,6 +251,13 @@ class SalesforceOrg(SetUp):
         from connectors.simulator.salesforce.api import make_app
 
         return make_app(self)
+
+    def serve(self, port: int = 0) -> RunningServer:
+        """Serve the org alone on loopback until it is stopped; a context manager with `url`. Port 0 takes a free one.
+
+        A `reset()` leaves it up. Raises OSError when the port is taken.
+        """
+        return serve(self.app(), port)
 
 
 def _only(outcomes: list[Outcome]) -> Outcome:

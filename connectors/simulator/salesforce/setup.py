@@ -74,7 +74,7 @@ class SetUp(OrgState):
             new.sql = f"({formulas.to_sql(formula, o, self.objects)})::{new.sql_type}"
         with self.lock:
             if new.stored:
-                self.con.execute(f'ALTER TABLE "{sobject}" ADD COLUMN "{name}" {new.sql_type}')
+                self.alter(sobject, f'ADD COLUMN "{name}" {new.sql_type}')
                 if new.type == "boolean":
                     self.con.execute(f'UPDATE "{sobject}" SET "{name}" = false')
             self._remember(o, new, whole=True)
@@ -95,7 +95,7 @@ class SetUp(OrgState):
                 self.set_field_history_tracking([n for n in self.tracked_fields if n != name])
             o.remove(f.name)
             if f.stored:
-                self.con.execute(f'ALTER TABLE "{sobject}" DROP COLUMN "{name}"')
+                self.alter(sobject, f'DROP COLUMN "{name}"')
             self._forget(o, f)
             self.con.execute("INSERT INTO simulator.field VALUES (?, ?, NULL, NULL, false, true)", [o.name, f.name])
 
@@ -119,9 +119,7 @@ class SetUp(OrgState):
         if new.is_text and new.definition["length"]:
             value = f"nullif(left({value}::VARCHAR, {new.definition['length']}), '')"
         with self.lock:
-            self.con.execute(
-                f'ALTER TABLE "{sobject}" ALTER COLUMN "{name}" SET DATA TYPE {new.sql_type} USING TRY_CAST({value} AS {new.sql_type})'
-            )
+            self.alter(sobject, f'ALTER COLUMN "{name}" SET DATA TYPE {new.sql_type} USING TRY_CAST({value} AS {new.sql_type})')
             if new.type == "boolean":
                 self.con.execute(f'UPDATE "{sobject}" SET "{name}" = false WHERE "{name}" IS NULL')
             self._remember(o, new, whole=True)

@@ -86,6 +86,7 @@ class OrgState:
         self._pending: list[Pending] = []
         self._settings: dict[str, Any] = {}
         self._unshared: set[str] = set()  # objects of which some record is hidden from the API user
+        self._altered = True  # whether the tables may have other columns than those of a new org
 
         self._scratch_dir = tempfile.TemporaryDirectory(prefix="plumbline-salesforce-")
         self.is_new = path is None or not path.exists()
@@ -110,9 +111,18 @@ class OrgState:
         self.objects = standard_objects()
         self.con.execute(BOOKS)
         for o in self.tables():
-            columns = ", ".join(f'"{name}" {kind}' for name, kind in _columns(o).items())
-            self.con.execute(f'CREATE OR REPLACE TABLE "{o.name}" ({columns})')
+            if self._altered:
+                columns = ", ".join(f'"{name}" {kind}' for name, kind in _columns(o).items())
+                self.con.execute(f'CREATE OR REPLACE TABLE "{o.name}" ({columns})')
+            else:
+                self.con.execute(f'DELETE FROM "{o.name}"')
+        self._altered = False
         self._compile_formulas()
+
+    def alter(self, sobject: str, change: str) -> None:
+        """Change the columns of an object's table."""
+        self._altered = True
+        self.con.execute(f'ALTER TABLE "{sobject}" {change}')
 
     def _load(self) -> None:
         """The schema and the settings that an org's file was left with."""
