@@ -126,7 +126,9 @@ def _read(con: duckdb.DuckDBPyConnection, found: Look) -> None:
 
 LAST_SYNC = """
     with synced as (
-        select source, as_of, status, error, started_at, run_id from ops.sync_run where source is not null and status <> 'running'
+        select source, as_of, status, error, started_at, run_id
+        from ops.sync_run
+        where source is not null and status <> 'running' and command <> 'reconcile'
     )
     select source, arg_max(as_of, (started_at, run_id)) as last_sync, arg_max(status, (started_at, run_id)) as status,
            arg_max(coalesce(error, ''), (started_at, run_id)) as error, max(as_of) filter (status = 'done') as last_good_sync

@@ -40,9 +40,11 @@ hidden as (
     select * from judged qualify bool_and(missing) over (partition by source, column_name)
 ),
 asked as (  -- objects by run, and whether they came with an explanation in the place of records
-    select o.source, o.object, r.as_of, o.notice is not null and o.fetched = 0 as refused
+    select o.source, o.object, r.as_of,
+           o.fetched = 0 and coalesce(starts_with(o.notice, 'not read') or t.crm = 'hubspot' and o.notice is not null, false) as refused
     from ops.sync_object o
     join ops.sync_run r on r.run_id = o.run_id and r.source = o.source
+    join told t on t.source = o.source
 ),
 refused_since as (
     select a.source, a.object, min(a.as_of) as since
