@@ -70,7 +70,7 @@ TEMPORARY = {
     "differing", "fact", "field_gone", "fields", "in_scope", "landed", "live", "new_account", "new_activity", "new_contact_role", "new_crm_flag",
     "new_exchange_rate", "new_opportunity", "new_owner", "new_pipeline", "new_stage", "new_stage_event", "next_step_told",
     "pipeline_clean", "pipeline_definition", "pipeline_renamed", "pipeline_stage", "process_told", "rate_moved", "renamed_stage",
-    "renamed_version", "stage_alias", "stage_change", "stage_dropped", "stage_now", "stage_of_org",
+    "renamed_version", "stage_alias", "stage_change", "stage_dropped", "stage_flag", "stage_now", "stage_of_org",
     "rate_of_deal", "record_type", "refreshed", "restated", "stage_definition", "stage_known", "stage_move", "stage_seen", "stage_told",
     "told", "told_field", "told_source", "touched", "touched_account", "touched_deal", "touched_table", "version_change",
 }  # fmt: skip
@@ -87,6 +87,10 @@ RATE_MOVED = """
     )
     group by currency
 """
+# Tables of raw that define pipelines and stages.
+DEFINITIONS = {
+    "salesforce_record_type", "salesforce_record_type_stages", "salesforce_business_process", "salesforce_opportunity_stage", "hubspot_pipeline",
+}  # fmt: skip
 PIPELINE_KEY = "source || ':' || coalesce(pipeline_id, '')"
 
 
@@ -183,9 +187,11 @@ def derive(
     done("people")
     rates_moved = _derive_rates(con, settings, changed, everything=everything)
     done("rates")
-    _derive_pipelines(con, settings.crm)
+    defined = everything or bool(changed & DEFINITIONS)
+    if defined:
+        _derive_pipelines(con, settings.crm)
     _choose_deals(con, settings, changed, everything=everything, rates_moved=rates_moved)
-    outcome = _derive_deals(con, settings, now=now, stage_config=stage_config, done=done)
+    outcome = _derive_deals(con, settings, now=now, stage_config=stage_config, defined=defined, done=done)
     _refresh_custom(con, settings.crm)
     _note_derivation(con, settings)
     if rates_moved or any(other.business != settings.business for other in others):
@@ -336,7 +342,7 @@ def _derive_pipelines(con: duckdb.DuckDBPyConnection, crm: str) -> None:
 
 def _note_stages(con: duckdb.DuckDBPyConnection) -> None:
     """After the deals and the stage map: the pipelines that deals are in, and what the CRM says of each stage from now on."""
-    _run(con, "core/pipeline_seen.sql")
+    _run(con, "core/pipeline.sql", "core/pipeline_seen.sql")
     apply_rows(con, "core.pipeline", "new_pipeline", key=PIPELINE_KEY, scope="source = getvariable('source')")
     stages.note_versions(con)
 
@@ -361,6 +367,8 @@ def _choose_deals(
         """)
     con.execute("insert into touched_deal select opportunity_id from core.opportunity where source = getvariable('source') "
                 "and recheck_at <= getvariable('now')")
+    if settings.crm == "salesforce" and "salesforce_opportunity_stage" in changed:
+        _run(con, "salesforce/stage_flag.sql", "salesforce/stage_flag_moved.sql")
     if settings.crm == "hubspot":
         _run(con, "hubspot/deal_survivor.sql")
         con.execute("insert into touched_deal select id from deal_survivor")
@@ -375,12 +383,16 @@ def _derive_deals(
     *,
     now: datetime,
     stage_config: Mapping[str, Mapping[str, str]] | None,
+    defined: bool = False,
     done: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
+    """defined: what the CRM says of its pipelines and stages may have changed."""
     crm = settings.crm
     touched = con.execute("select count(*) from touched").fetchone()
     if not touched or not touched[0]:
-        return _derive_nothing(con, settings, now=now, stage_config=stage_config)
+        return _derive_nothing(con, settings, now=now, stage_config=stage_config, defined=defined)
+    if crm == "salesforce":
+        _run(con, "salesforce/stage_flag.sql")
     _run(con, f"{crm}/deal.sql", f"{crm}/history.sql")
     con.execute("drop table fields; drop table told")
     done("deals read")
@@ -409,13 +421,19 @@ def _derive_deals(
 
 
 def _derive_nothing(
-    con: duckdb.DuckDBPyConnection, settings: Settings, *, now: datetime, stage_config: Mapping[str, Mapping[str, str]] | None
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    *,
+    now: datetime,
+    stage_config: Mapping[str, Mapping[str, str]] | None,
+    defined: bool,
 ) -> Outcome:
     """A night in which nothing was touched: what was delivered is what is here. The stage map may have moved all the same."""
     if stage_config is not None:
         if stages.update_map(con, settings.source, settings.crm, stage_config, now, under_way=False):
             stages.restate(con, settings.source)
-        _note_stages(con)
+        if defined:
+            _note_stages(con)
     delivered = con.execute("select count(distinct id) from delivered").fetchone()
     return Outcome(raw.Counts(unchanged=int(delivered[0]) if delivered else 0), {})
 

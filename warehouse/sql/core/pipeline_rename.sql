@@ -40,6 +40,10 @@ insert into core.stage_version by name from renamed_version;
 create or replace temp table pipeline_clean as
 select was, any_value(name) as name from pipeline_renamed group by was having count(*) = 1 and bool_and(is_clean);
 
+update core.opportunity o set pipeline = d.pipeline
+from pipeline_definition d
+where o.source = getvariable('source') and o.pipeline_id = d.pipeline_id and o.pipeline <> d.pipeline;
+
 update core.opportunity_version v set pipeline = r.name
 from core.opportunity o, pipeline_clean r
 where o.opportunity_key = v.opportunity_key and o.source = getvariable('source') and r.was = v.pipeline;

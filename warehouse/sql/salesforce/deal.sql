@@ -47,10 +47,13 @@ with role_count as (
     group by parent_id
 ),
 typed as (
-    select f.*, try_cast(IsClosed as boolean) as closed, try_cast(IsWon as boolean) as won,
+    -- A stage that was changed after the record says more than the record does.
+    select f.*, coalesce(if(s.modified_at > f.modified_at, s.is_closed, NULL), try_cast(f.IsClosed as boolean)) as closed,
+           coalesce(if(s.modified_at > f.modified_at, s.is_won, NULL), try_cast(f.IsWon as boolean)) as won,
            lower(regexp_replace(trim(coalesce(ForecastCategoryName, ForecastCategory)), '[^A-Za-z]+', '_', 'g')) as category,
            try_cast(LastActivityDate as date) as last_activity_day
     from fields f
+    left join stage_flag s on s.crm_stage = f.StageName
 )
 select getvariable('source') || ':' || t.id as opportunity_key, t.id as opportunity_id, t.Name as name,
        coalesce(s.survivor, t.AccountId) as account_id, t.OwnerId as owner_id,
