@@ -9,6 +9,7 @@ import pytest
 from company import _environment, company, configuration, differences, merged_away
 from typer.testing import CliRunner
 
+from connectors import hubspot
 from flows.cli import app
 from flows.errors import exit_code
 
@@ -203,6 +204,45 @@ def test_a_source_that_is_down_ends_red_and_the_other_is_compared(office, monkey
     assert ended == [(None, "failed"), ("inbound", "done"), ("sales", "failed")]
 
 
+def test_a_crm_that_fails_while_deals_are_read_again_leaves_them_told_and_unmended(office):
+    (deal,) = office.ids("inbound", 1)
+    office.tamper("update core.opportunity set amount = 1 where opportunity_id = ?", deal)
+    office.sim.faults_hubspot.arm("status", status=403, times=9, path="batch/read")
+    code, found = office.reconcile("inbound")
+    assert code == 3
+    assert kinds(found["inbound"]) == {deal: ("stale", ["amount"])}
+    assert (found["inbound"]["mended"], found["inbound"]["deals"][0]["mended"]) == (0, False)
+    assert office.sql("select status from ops.sync_run where command = 'mend' order by started_at desc limit 1") == [("failed",)]
+    office.sim.faults_hubspot.clear()
+    assert office.reconcile("inbound")[1]["inbound"]["mended"] == 1
+
+
+def test_half_a_listing_is_a_failure_and_buries_nothing(office, monkeypatch):
+    (deal,) = office.ids("inbound", 1)
+    office.tamper("update core.opportunity set amount = 1 where opportunity_id = ?", deal)
+    whole = hubspot.sweep
+
+    def half(*args, landing, run_id, **more):
+        pulled = whole(*args, landing=landing, run_id=run_id, **more)
+        manifest = landing / "inbound" / run_id / "deals.ids" / "manifest.json"
+        told = json.loads(manifest.read_text()) | {"complete": False, "notice": "70 of 80 records came"}
+        lines = manifest.parent / told["files"][0]["name"]
+        listed = lines.read_text().splitlines(keepends=True)
+        kept = [line for line in listed if json.loads(line)["id"] == deal] + listed[: len(listed) // 2]
+        lines.write_text("".join(kept))
+        told["files"][0]["rows"] = len({json.loads(line)["id"] for line in kept})
+        manifest.write_text(json.dumps(told))
+        return pulled
+
+    monkeypatch.setattr(hubspot, "sweep", half)
+    code, found = office.reconcile("inbound")
+    assert code == 3
+    assert "70 of 80 records came" in found["inbound"]["error"]
+    assert found["inbound"]["kinds"] == {"stale": 1}  # what it did show is compared, and mended
+    assert found["inbound"]["mended"] == 1
+    assert found["inbound"]["totals"] == []
+
+
 def test_a_source_that_was_never_synced_is_no_difference_but_a_question(office, tmp_path):
     other = Office(office.sim, configuration(tmp_path, office.sim))
     code, _, error = other.plumbline("reconcile", "inbound")
@@ -229,10 +269,17 @@ def test_lost_sight_of_many_deals_is_not_taken_for_their_end(office):
         office.tamper(f"delete from {table} where {key} like '19%'")
 
 
-def test_fifty_deals_are_printed_and_all_are_kept(office):
+def test_fifty_deals_are_printed_and_all_are_kept(office, monkeypatch):
     office.tamper("update core.opportunity set amount = coalesce(amount, 0) + 1 where source = 'sales' and not is_deleted")
+    monkeypatch.setattr("flows.reconcile.BY_ID", 49)
     code, said, _ = office.plumbline("reconcile", "sales")
     assert code == 1
+    assert "Not mended: " in said
+    assert "Run `plumbline sync sales --full`" in said
+    monkeypatch.undo()
+    code, said, _ = office.plumbline("reconcile", "sales")
+    assert code == 1
+    assert "all mended" in said
     lines = [line for line in said.splitlines() if " with other values: amount " in line]
     count = office.sql("select count(*) from core.opportunity where source = 'sales' and not is_deleted")[0][0]
     assert len(lines) == 50
