@@ -26,6 +26,7 @@ import duckdb
 from warehouse.errors import LandingError
 
 FORMAT = 1
+READING = '"of reading"'  # a column that no CRM can name so
 NUMBERS = {"double", "currency", "percent", "int", "long"}
 # Objects of the CRMs by the way their lines are shaped; what is not named here is a flat record.
 RECORD, CRM_OBJECT, DOCUMENT, HISTORY, ASSOCIATIONS, DELETIONS = "record", "crm_object", "document", "history", "associations", "deletions"
@@ -201,10 +202,11 @@ def _records(con: duckdb.DuckDBPyConnection, obj: LandedObject, *, kept: _Kept |
     """Flat records: CSV, or JSON with typed values and parents as nested objects. empty: empty values are in the payload, as null."""
     parts: list[str] = []
     expressions: dict[str, None] = {}
-    for source, columns in _flat_sources(con, obj):
+    again = len({_reading(f) for f in obj.files}) > 1
+    for source, columns, reading in _flat_sources(con, obj):
         expressions.update(dict.fromkeys(columns))
         inner = ", ".join(f"{expression} as {_name(name)}" for name, expression in sorted(columns.items()))
-        parts.append(f"select {inner} from {source}")
+        parts.append(f"select {inner}{f', {reading} as {READING}' if again else ''} from {source}")
     if not parts:
         return _nothing(con)
     types = {f["name"]: str(f.get("type") or "").lower() for f in obj.fields}
@@ -226,7 +228,7 @@ def _records(con: duckdb.DuckDBPyConnection, obj: LandedObject, *, kept: _Kept |
         create or replace temp table landed as
         select record.{_name(obj.key)} as id, {column(shape.parent, 'NULL::varchar')} as parent_id,
                {values if empty else f"json_merge_patch('{{}}', {values})"} as payload,
-               {modified} as modified_at, {deleted} as is_deleted, if({deleted}, {modified}, NULL) as deleted_at
+               {modified} as modified_at, {deleted} as is_deleted, if({deleted}, {modified}, NULL) as deleted_at{f', {READING}' if again else ''}
         from ({' union all by name '.join(parts)}) record {before}
         where record.{_name(obj.key)} is not null
     """)
@@ -237,27 +239,36 @@ def _records(con: duckdb.DuckDBPyConnection, obj: LandedObject, *, kept: _Kept |
             f"and id not in (select id from raw.{kept.table} where source = $2)",
             [shape.only_of, kept.source],
         )
-    _newest_only(con)
+    _newest_only(con, READING if again else "0")
+    if again:
+        con.execute(f"alter table landed drop column {READING}")
     return set(expressions)
 
 
-def _flat_sources(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> Iterable[tuple[str, dict[str, str]]]:
-    """(relation, name → expression) per group of files of one form. All values are text; parents are flattened to `Parent.Field`."""
-    headers: dict[tuple[str, ...], list[str]] = {}
+def _reading(file: Mapping[str, Any]) -> int:
+    """Which reading of the object a file is of: records of one stamp are as the last reading had them."""
+    return int(file.get("reading") or 0)
+
+
+def _flat_sources(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> Iterable[tuple[str, dict[str, str], int]]:
+    """(relation, name → expression, reading) per group of files of one form and reading. All values are text; parents are flattened
+    to `Parent.Field`."""
+    headers: dict[tuple[int, tuple[str, ...]], list[str]] = {}
+    arrays: dict[tuple[int, str], list[str]] = {}
     for f in obj.files:
-        if f["format"] == "csv" and f["rows"]:
-            headers.setdefault(tuple(f["columns"]), []).append(f["name"])
-    for header, names in headers.items():
+        if f["format"] != "csv":
+            arrays.setdefault((_reading(f), f["format"]), []).append(f["name"])
+        elif f["rows"]:
+            headers.setdefault((_reading(f), tuple(f["columns"])), []).append(f["name"])
+    for (reading, header), names in headers.items():
         columns = ", ".join(f"{_literal(name)}: 'VARCHAR'" for name in header)
         source = (
             f"read_csv({_files(obj, names)}, header = true, auto_detect = false, delim = ',', quote = '\"', escape = '\"', "
             f"max_line_size = 4194304, columns = {{{columns}}})"
         )
-        yield source, {name: _name(name) for name in header}
-    for form in ("json_array", "ndjson"):
-        names = [f["name"] for f in obj.files if f["format"] == form]
-        if names:
-            yield _json_source(con, obj, names, form)
+        yield source, {name: _name(name) for name in header}, reading
+    for (reading, form), names in arrays.items():
+        yield *_json_source(con, obj, names, form), reading
 
 
 def _json_source(con: duckdb.DuckDBPyConnection, obj: LandedObject, names: list[str], form: str) -> tuple[str, dict[str, str]]:
@@ -443,13 +454,14 @@ def _nothing(con: duckdb.DuckDBPyConnection) -> set[str]:
     return set()
 
 
-def _newest_only(con: duckdb.DuckDBPyConnection) -> None:
-    """One row per id: pages overlap when records move while they are read. Sorting payloads is dear, so only where there are doubles."""
+def _newest_only(con: duckdb.DuckDBPyConnection, reading: str = "0") -> None:
+    """One row per id: pages overlap when records move while they are read. Sorting payloads is dear, so only where there are doubles.
+    reading: an expression; of records of one stamp, the one that was read last counts."""
     doubles = con.execute("select count(*) - count(distinct id) from landed").fetchone()
     if doubles and doubles[0]:
-        con.execute("""
+        con.execute(f"""
             delete from landed where rowid not in (
-                select arg_max(rowid, (coalesce(modified_at, 'epoch'::timestamptz), rowid)) from landed group by id
+                select arg_max(rowid, (coalesce(modified_at, 'epoch'::timestamptz), {reading}, rowid)) from landed group by id
             )
         """)
 
