@@ -69,6 +69,16 @@ def test_deals_have_their_current_values(w: World, company: duckdb.DuckDBPyConne
     assert served == expected and any(row[4] for row in served)
 
 
+def test_each_pipeline_is_a_record_type_with_its_own_process(w: World, company: duckdb.DuckDBPyConnection) -> None:
+    soql = "SELECT Id, Name, BusinessProcess.Name FROM RecordType"
+    for record_type in w.records(soql):
+        assert record_type["BusinessProcess"]["Name"] == f"{record_type['Name']} Process"
+        stages = [s["ApiName"] for s in w.org.stages_of(record_type["Id"])]
+        query = "SELECT stage FROM company.stage JOIN company.pipeline p USING (pipeline) WHERE p.label = ? AND is_active"
+        expected = company.execute(query, [record_type["Name"]]).fetchall()
+        assert set(stages) == {stage for (stage,) in expected} and stages
+
+
 def test_history_is_the_companys(w: World, company: duckdb.DuckDBPyConnection) -> None:
     moves = """SELECT deal_id, epoch("at")::BIGINT, new FROM company.deal_change WHERE field = 'stage' ORDER BY ALL"""
     served = w.org.rows(

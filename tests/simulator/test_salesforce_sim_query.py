@@ -141,6 +141,35 @@ def test_polymorphic_parents(w: World) -> None:
     assert w.column("SELECT COUNT(Id) FROM Task WHERE What.Type IN ('Opportunity', 'Account')") == [2]
 
 
+def test_typeof_shows_each_kind_of_parent_by_its_own_fields(w: World) -> None:
+    when = "WHEN Opportunity THEN Name, Amount WHEN Account THEN BillingCity"
+    tasks = w.sf.query(f"SELECT Subject, TYPEOF What {when} END FROM Task ORDER BY Subject")["records"]
+    assert plain(tasks) == [
+        {"Subject": "Call", "What": {"Name": "Alpha", "Amount": 1000.0}}, {"Subject": "Post", "What": {"BillingCity": "Ulm"}},
+    ]  # fmt: skip
+    assert [t["What"]["attributes"]["type"] for t in tasks] == ["Opportunity", "Account"]
+    other = w.records("SELECT TYPEOF What WHEN Opportunity THEN Id ELSE Name END, TYPEOF Who WHEN Contact THEN LastName END FROM Task "
+                      "WHERE Subject = 'Post'")  # fmt: skip
+    assert other == [{"What": {"Name": "Acme GmbH"}, "Who": None}]
+    assert w.records("SELECT TYPEOF What WHEN Opportunity THEN Id END FROM Task WHERE Subject = 'Post'") == [{"What": None}]
+
+
+@pytest.mark.parametrize(
+    ("soql", "code", "message"),
+    [
+        ("SELECT TYPEOF Owner WHEN User THEN Id END FROM Task", "INVALID_FIELD", "Owner is not a polymorphic relationship"),
+        ("SELECT TYPEOF What WHEN Contact THEN Id END FROM Task", "INVALID_TYPE", "Contact is not a type of What"),
+        ("SELECT TYPEOF What WHEN Account THEN Nope__c END FROM Task", "INVALID_FIELD", "No such column 'Nope__c' on entity 'Account'"),
+        ("SELECT What.Name, TYPEOF What WHEN Account THEN Id END FROM Task", "MALFORMED_QUERY", "selected both by TYPEOF"),
+        ("SELECT TYPEOF What ELSE Id END FROM Task", "MALFORMED_QUERY", "unexpected token: 'ELSE'"),
+        ("SELECT (SELECT TYPEOF What WHEN Account THEN Id END FROM Tasks) FROM Opportunity", "MALFORMED_QUERY", "nested queries"),
+    ],
+)
+def test_typeof_is_refused_where_the_platform_refuses_it(w: World, soql: str, code: str, message: str) -> None:
+    error = w.raw.get(f"{w.data}/query/", params={"q": soql}).json()[0]
+    assert error["errorCode"] == code and message in error["message"]
+
+
 def test_counts_and_groups(w: World) -> None:
     assert w.sf.query("SELECT COUNT() FROM Opportunity WHERE IsClosed = false") == {"totalSize": 3, "done": True, "records": []}
     grouped = w.sf.query(

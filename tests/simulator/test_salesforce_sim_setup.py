@@ -181,6 +181,27 @@ def test_record_types_and_their_sales_processes(w: World) -> None:
     assert "Contract Renewal" in [r["name"] for r in w.sf.Opportunity.describe()["recordTypeInfos"]]
 
 
+def test_a_record_type_offers_the_stages_of_its_process(w: World) -> None:
+    short = w.org.add_sales_process("Short", stages=["Prospecting", "Closed Won", "Closed Lost"])
+    renewal = w.org.add_record_type("Renewal", sales_process=short)
+
+    def offered(record_type: str, field: str = "StageName") -> Any:
+        return w.raw.get(f"{w.data}/ui-api/object-info/Opportunity/picklist-values/{record_type}/{field}").json()
+
+    told = offered(renewal)
+    assert [v["value"] for v in told["values"]] == ["Prospecting", "Closed Won", "Closed Lost"] and told["controllerValues"] == {}
+    assert told["values"][1]["attributes"] == {
+        "closed": True, "defaultProbability": 100.0, "forecastCategoryName": "Closed", "picklistAtrributesValueType": "OpportunityStage",
+        "won": True,
+    }  # fmt: skip
+    assert len(offered("012000000000000AAA")["values"]) == 10
+    w.org.change_stage("Closed Won", is_active=False)
+    w.org.set_process_stages(short, ["Prospecting", "Qualification", "Closed Won"])
+    assert [v["value"] for v in offered(renewal)["values"]] == ["Prospecting", "Qualification"]
+    assert [v["label"] for v in offered(renewal, "Product_Line__c")["values"]] == ["Platform", "Analytics", "Services"]
+    assert offered(renewal, "Amount")[0]["errorCode"] == offered("0125g00000zzzzz")[0]["errorCode"] == "NOT_FOUND"
+
+
 def test_a_changed_stage_leaves_its_deals_what_they_were_given(w: World) -> None:
     deal = w.deal(StageName="Qualification", Amount=100)
     w.clock.advance(timedelta(hours=1))

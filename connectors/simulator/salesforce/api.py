@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote
+from zlib import crc32
 
 import orjson
 from starlette.applications import Starlette
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 OLDEST, NEWEST = 31, 68
 JSON = "application/json;charset=UTF-8"
 CSV = "text/csv;charset=UTF-8"
+MASTER = "012000000000000AAA"  # the record type that every object has
 COLLECTION = 200  # records of one composite/sobjects call
 REPLICATION_DAYS = 30  # how long ago getUpdated and getDeleted may start
 MOST_IDS = 600_000  # in an answer of theirs
@@ -107,6 +109,7 @@ def make_app(org: SalesforceOrg) -> Starlette:
         *(route(v + path, ("GET", api.sobjects)) for path in ("/sobjects", "/sobjects/")),
         *(route(v + path, ("GET", api.sobject), ("POST", api.create)) for path in ("/sobjects/{sobject}", "/sobjects/{sobject}/")),
         *(route(v + path, ("GET", api.describe)) for path in ("/sobjects/{sobject}/describe", "/sobjects/{sobject}/describe/")),
+        route(v + "/ui-api/object-info/{sobject}/picklist-values/{record_type}/{field}", ("GET", api.picklist_values)),
         *(route(v + path, ("GET", api.updated)) for path in ("/sobjects/{sobject}/updated", "/sobjects/{sobject}/updated/")),
         *(route(v + path, ("GET", api.deleted)) for path in ("/sobjects/{sobject}/deleted", "/sobjects/{sobject}/deleted/")),
         route(v + "/sobjects/{sobject}/{id}", ("GET", api.get), ("PATCH", api.update), ("DELETE", api.delete)),
@@ -226,7 +229,7 @@ class _Api:
         return answer([{"label": label(n), "url": f"/services/data/v{n}.0", "version": f"{n}.0"} for n in known])
 
     def resources(self, call: Call) -> Response:
-        names = ["composite", "jobs", "limits", "query", "queryAll", "sobjects"]
+        names = ["composite", "jobs", "limits", "query", "queryAll", "sobjects", "ui-api"]
         identity = f"{str(call.request.base_url).rstrip('/')}/id/{self.org.organization_id}/{call.user}"
         return answer({name: f"/services/data/v{call.version}/{name}" for name in names} | {"identity": identity})
 
@@ -273,9 +276,33 @@ class _Api:
             for place, (id, name, developer, active) in enumerate(types)
         ]  # fmt: skip
         master = described["recordTypeInfos"][0] | {"defaultRecordTypeMapping": not infos}
-        master["urls"] = {"layout": f"{layouts}/012000000000000AAA"}
+        master["urls"] = {"layout": f"{layouts}/{MASTER}"}
         fields = [f | {"picklistValues": values} if f["name"] == "StageName" else f for f in described["fields"]]
         return described | {"fields": fields, "recordTypeInfos": [*infos, master]}
+
+    def picklist_values(self, call: Call) -> Response:
+        """UI API: the values that a record type offers of a picklist; stages are those of its sales process."""
+        o = self._sobject(call)
+        f, record_type = o.field(call.params["field"]), to_18(call.params["record_type"])
+        known = record_type == MASTER or self.org.rows(
+            'SELECT 1 FROM "RecordType" WHERE "Id" = ? AND "SobjectType" = ?', [record_type, o.name]
+        )  # fmt: skip
+        if f is None or f.type not in {"picklist", "multipicklist"} or not known or float(call.version) < 41:
+            raise not_found()
+        values: list[dict[str, Any]] = []
+        if (o.name, f.name) == ("Opportunity", "StageName"):
+            for stage in self.org.stages_of(record_type or MASTER):
+                attributes = {
+                    "closed": stage["IsClosed"], "defaultProbability": float(stage["DefaultProbability"]),
+                    "forecastCategoryName": stage["ForecastCategoryName"], "picklistAtrributesValueType": "OpportunityStage",
+                    "won": stage["IsWon"],
+                }  # fmt: skip
+                values.append({"attributes": attributes, "label": stage["MasterLabel"], "validFor": [], "value": stage["ApiName"]})
+        else:
+            active = [p for p in f.definition["picklistValues"] if p["active"]]
+            values = [{"attributes": None, "label": p["label"], "validFor": [], "value": p["value"]} for p in active]
+        tag = f"{crc32(orjson.dumps(values)):08x}"
+        return answer({"controllerValues": {}, "defaultValue": None, "eTag": tag, "url": call.request.url.path, "values": values})
 
     # --- queries ---
 

@@ -19,7 +19,7 @@ from connectors.simulator.salesforce.catalogue import COMPOUND_TYPES, NUMBER_TYP
 from connectors.simulator.salesforce.dates import day_range
 from connectors.simulator.salesforce.errors import SalesforceError
 from connectors.simulator.salesforce.ids import to_18
-from connectors.simulator.salesforce.soql import Call, Comparison, Literal, Logic, Macro, Name, Select
+from connectors.simulator.salesforce.soql import Call, Comparison, Literal, Logic, Macro, Name, Select, TypeOf
 
 _APPEND_C = "Please reference your WSDL or the describe call for the appropriate names."
 AGGREGATES = {"COUNT", "COUNT_DISTINCT", "SUM", "MIN", "MAX", "AVG"}
@@ -151,7 +151,17 @@ class Parent:
     name: str
     id_column: str
     sobject: str | None
-    nodes: list[Leaf | Parent | Child] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
+
+
+@dataclass
+class Typed:
+    """A polymorphic parent under TYPEOF: what is shown of it by the kind of record. branches: key prefix, object, nodes."""
+
+    name: str
+    id_column: str
+    branches: list[tuple[str, str, list[Node]]]
+    otherwise: list[Node] | None
 
 
 @dataclass
@@ -162,6 +172,9 @@ class Child:
     column: str
 
 
+Node = Leaf | Parent | Typed | Child
+
+
 @dataclass
 class Compiled:
     """A compiled query. `sql` gives one row per record with the columns that the nodes name, in the query's order."""
@@ -169,13 +182,13 @@ class Compiled:
     kind: OneOf["records", "count", "aggregate"]
     sobject: SObject
     sql: str
-    nodes: list[Leaf | Parent | Child]
+    nodes: list[Node]
     limit: int | None
 
     def leaves(self) -> list[tuple[str, Leaf]]:
         """The fields with their dotted names: the columns of a CSV."""
 
-        def walk(nodes: list[Leaf | Parent | Child], path: str) -> list[tuple[str, Leaf]]:
+        def walk(nodes: list[Node], path: str) -> list[tuple[str, Leaf]]:
             out: list[tuple[str, Leaf]] = []
             for node in nodes:
                 if isinstance(node, Leaf):
@@ -203,7 +216,7 @@ def _attributes(sobject: str | None, id_column: str, objects: Mapping[str, SObje
 
 
 def _json_record(
-    sobject: str | None, id_column: str | None, nodes: list[Leaf | Parent | Child], objects: Mapping[str, SObject], version: str, alias: str
+    sobject: str | None, id_column: str | None, nodes: list[Node], objects: Mapping[str, SObject], version: str, alias: str
 ) -> str:
     if sobject is None and id_column == "_id":
         parts = ["""'{"attributes":{"type":"AggregateResult"}'"""]
@@ -215,6 +228,17 @@ def _json_record(
             parts.append(f"{head} || {json_text(node.field, f'{alias}.{node.column}')}")
         elif isinstance(node, Child):
             parts.append(f"{head} || coalesce({alias}.{node.column}, 'null')")
+        elif isinstance(node, Typed):
+            record = f"{alias}.{node.id_column}"
+            shown = " ".join(
+                f"WHEN '{prefix}' THEN {_json_record(name, node.id_column, nodes, objects, version, alias)}"
+                for prefix, name, nodes in node.branches
+            )
+            other = "'null'"
+            if node.otherwise is not None:
+                named = _json_record(None, node.id_column, node.otherwise, objects, version, alias)
+                other = f"CASE WHEN {record} IS NULL THEN 'null' ELSE {named} END"
+            parts.append(f"{head} || CASE substr({record}, 1, 3) {shown} ELSE {other} END")
         else:
             inner = _json_record(node.sobject, node.id_column, node.nodes, objects, version, alias)
             parts.append(f"{head} || CASE WHEN {alias}.{node.id_column} IS NULL THEN 'null' ELSE {inner} END")
@@ -243,6 +267,7 @@ class _Query:
     ) -> None:  # fmt: skip
         self.text, self.tree, self.context = text, tree, context
         self.all_rows, self.bulk, self.version, self.prefix = all_rows, bulk, version, prefix
+        self.nested = prefix != "t"
         found = sobject or context.sobject(tree.sobject)
         if found is None or not found.head["queryable"]:
             raise self._at(
@@ -380,12 +405,12 @@ class _Query:
         named = where.left.path[0].lower()  # EntityDefinition.QualifiedApiName is as good as EntityDefinitionId
         return any(named in {need.lower(), need.removesuffix("Id").lower()} for need in self.sobject.needs)
 
-    def _nodes(self) -> list[Leaf | Parent | Child]:
-        nodes: list[Leaf | Parent | Child] = []
+    def _nodes(self) -> list[Node]:
+        nodes: list[Node] = []
         parents: dict[tuple[str, ...], Parent] = {}
         seen: set[tuple[str, ...]] = set()
 
-        def level(path: tuple[str, ...]) -> list[Leaf | Parent | Child]:
+        def level(path: tuple[str, ...]) -> list[Node]:
             if not path:
                 return nodes
             if path not in parents:
@@ -399,6 +424,9 @@ class _Query:
         for item in self._expanded():
             if isinstance(item, Select):
                 nodes.append(self._child(item))
+                continue
+            if isinstance(item, TypeOf):
+                nodes.append(self._typed(item))
                 continue
             if isinstance(item, Call):
                 nodes.append(self._scalar_call(item))
@@ -417,9 +445,9 @@ class _Query:
         self.columns.append(f"{sql} AS {name}")
         return name
 
-    def _expanded(self) -> list[Name | Call | Select]:
+    def _expanded(self) -> list[Name | Call | Select | TypeOf]:
         """The SELECT list with FIELDS(ALL | STANDARD | CUSTOM) spelled out."""
-        out: list[Name | Call | Select] = []
+        out: list[Name | Call | Select | TypeOf] = []
         for item in self.tree.items:
             if not (isinstance(item, Call) and item.name.upper() == "FIELDS"):
                 out.append(item)
@@ -447,6 +475,48 @@ class _Query:
                 sql = f"({sql} / {self._rate(self.base)} * {self.context.corporate_rate})::DECIMAL(18,2)"
             return Leaf(call.alias or f.name, self._column(sql), f)
         raise self._at("MALFORMED_QUERY", call.at, f"Unknown function or aggregate in a query without GROUP BY: {call.name}")
+
+    def _typed(self, item: TypeOf) -> Typed:
+        lookup = self.sobject.parent(item.field.path[0]) if len(item.field.path) == 1 else None
+        if self.bulk or self.nested:
+            raise self._at("MALFORMED_QUERY", item.at, "TYPEOF is not allowed in nested queries or by the Bulk API")
+        if lookup is None or not lookup.definition["namePointing"]:
+            raise self._at("INVALID_FIELD", item.field.at, f"TYPEOF: {'.'.join(item.field.path)} is not a polymorphic relationship")
+        if isinstance(lookup.relationship, str) and any(
+            isinstance(other, Name) and other.path[0].lower() == lookup.relationship.lower() for other in self.tree.items
+        ):
+            raise self._at("MALFORMED_QUERY", item.at, f"{lookup.relationship} is selected both by TYPEOF and by itself")
+        column = self._column(f'{self.base}."{lookup.name}"')
+
+        def leaves(fields: list[Name], alias: str, target: SObject | None) -> list[Node]:
+            found: list[Node] = []
+            for name in fields:
+                if target is None:
+                    canonical = _NAME_FIELDS.get(name.path[-1].lower())
+                    f = make_field(canonical, "id" if canonical == "Id" else "string") if canonical else None
+                    sql = f'{alias}."{canonical}"'
+                else:
+                    f = target.field(name.path[-1])
+                    sql = self.context.value(f, alias) if f else ""
+                if f is None or len(name.path) > 1:
+                    raise self._no_column(".".join(name.path), target.name if target else "Name", name.at)
+                found.append(Leaf(f.name, self._column(sql), f))
+            return found
+
+        branches = []
+        for kind, fields in item.when:
+            target = self.context.sobject(kind.path[0])
+            if target is None or target.name not in lookup.reference_to:
+                raise self._at("INVALID_TYPE", kind.at, f"{'.'.join(kind.path)} is not a type of {lookup.relationship}")
+            alias = f"{self.prefix}t{len(self.from_)}"
+            self.from_.append(f'LEFT JOIN {target.relation} {alias} ON {alias}."Id" = {self.base}."{lookup.name}"')
+            branches.append((target.prefix, target.name, leaves(fields, alias, target)))
+        otherwise = None
+        if item.otherwise is not None:
+            alias = f"{self.prefix}t{len(self.from_)}"
+            self.from_.append(f'LEFT JOIN {self._name_object(lookup)} {alias} ON {alias}."Id" = {self.base}."{lookup.name}"')
+            otherwise = leaves(item.otherwise, alias, None)
+        return Typed(lookup.relationship or lookup.name, column, branches, otherwise)
 
     def _child(self, tree: Select) -> Child:
         relation = self.sobject.child(tree.sobject)
@@ -486,11 +556,11 @@ class _Query:
             raise SalesforceError("FEATURE_NOT_ENABLED", "Aggregate Relationships not supported in Bulk Query")
         tree = self.tree
         grouped = {self._operand(item)[0] for item in tree.group_by}
-        nodes: list[Leaf | Parent | Child] = []
+        nodes: list[Node] = []
         unnamed = 0
         for item in tree.items:
-            if isinstance(item, Select):
-                raise self._at("MALFORMED_QUERY", item.at, "a query with GROUP BY takes no subquery")
+            if isinstance(item, (Select, TypeOf)):
+                raise self._at("MALFORMED_QUERY", item.at, "a query with GROUP BY takes no subquery and no TYPEOF")
             sql, f = self._operand(item)
             is_aggregate = isinstance(item, Call) and item.name.upper() in AGGREGATES
             if not is_aggregate and sql not in grouped:

@@ -160,6 +160,7 @@ def _statements(admin: str, org: SalesforceOrg) -> list[str]:
     processes = f"""
         INSERT INTO "BusinessProcess" BY NAME
         SELECT {_id("019", "position")} AS "Id", label || ' Process' AS "Name", 'Opportunity' AS "TableEnumOrId", true AS "IsActive",
+               (SELECT list(stage ORDER BY position) FROM {c}.stage x WHERE x.pipeline = pipeline.pipeline) AS _stages,
                {_stamped("o.at", admin, deleted=None)}
         FROM {c}.pipeline, {set_up}
     """

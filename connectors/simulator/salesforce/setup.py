@@ -254,10 +254,30 @@ class SetUp(OrgState):
                     'WHERE s."ApiName" = "StageName" AND s."Id" = ?', [found[0]],
                 )  # fmt: skip
 
-    def add_sales_process(self, name: str, *, description: str | None = None, is_active: bool = True) -> str:
-        """A sales process that record types of Opportunity can have. Gives its id."""
-        values = {"Name": name, "Description": description, "TableEnumOrId": "Opportunity", "IsActive": is_active}
+    def add_sales_process(
+        self, name: str, *, stages: Sequence[str] | None = None, description: str | None = None, is_active: bool = True
+    ) -> str:
+        """A sales process that record types of Opportunity can have. stages: API names; None: all of the org. Gives its id."""
+        values = {"Name": name, "Description": description, "TableEnumOrId": "Opportunity", "IsActive": is_active, "_stages": stages}
         return self._add("BusinessProcess", values)
+
+    def set_process_stages(self, process: str, stages: Sequence[str] | None) -> None:
+        """Say which stages deals of a sales process can be moved to: API names; None: all of the org. Deals stay where they are."""
+        self.change_set_up("BusinessProcess", process, {"_stages": stages})
+
+    def stages_of(self, record_type: str) -> list[dict[str, Any]]:
+        """The active stages that a record type's sales process offers, in order; of the master record type all. Keys as columns."""
+        columns = ["ApiName", "MasterLabel", "IsClosed", "IsWon", "DefaultProbability", "ForecastCategoryName"]
+        found = self.rows(
+            f"""
+            SELECT {", ".join(f's."{name}"' for name in columns)} FROM "OpportunityStage" s
+            LEFT JOIN (SELECT p._stages FROM "RecordType" r JOIN "BusinessProcess" p ON p."Id" = r."BusinessProcessId" WHERE r."Id" = ?) p
+            ON true
+            WHERE s."IsActive" AND (p._stages IS NULL OR list_contains(p._stages, s."ApiName")) ORDER BY s."SortOrder"
+            """,
+            [record_type],
+        )
+        return [dict(zip(columns, row, strict=True)) for row in found]
 
     def add_record_type(
         self, name: str, *, developer_name: str | None = None, sales_process: str | None = None, is_active: bool = True

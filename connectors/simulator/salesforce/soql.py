@@ -35,6 +35,16 @@ class Call:
 
 
 @dataclass
+class TypeOf:
+    """TYPEOF field WHEN object THEN fields … ELSE fields END; `otherwise` None without ELSE."""
+
+    field: Name
+    when: list[tuple[Name, list[Name]]]
+    otherwise: list[Name] | None
+    at: int
+
+
+@dataclass
 class Macro:
     """A date literal such as TODAY or LAST_N_DAYS:30."""
 
@@ -73,7 +83,7 @@ class Order:
 
 @dataclass
 class Select:
-    items: list[Name | Call | Select]
+    items: list[Name | Call | Select | TypeOf]
     sobject: str
     at: int  # of the object's name
     alias: str | None = None
@@ -125,6 +135,15 @@ class _Builder(Transformer[Token, Any]):
 
     def subquery(self, c: list[Any]) -> Select:
         return c[0]
+
+    def otherwise(self, c: list[Any]) -> list[Name]:
+        return [self._name(token) for token in c[1:]]
+
+    def when(self, c: list[Any]) -> tuple[Name, list[Name]]:
+        return self._name(c[1]), [self._name(token) for token in c[3:]]
+
+    def typeof(self, c: list[Any]) -> TypeOf:
+        return TypeOf(self._name(c[1]), c[2:-2], c[-2], c[0].start_pos or 0)
 
     def items(self, c: list[Any]) -> list[Any]:
         return c

@@ -26,10 +26,12 @@ from connectors.simulator.salesforce.errors import SalesforceError
 from connectors.simulator.salesforce.objects import standard_objects
 
 # Book-keeping columns beside the fields: what the read-time flags of an opportunity and the values of its field history are
-# computed from, and which record's deletion took a child along, so that its undeletion brings it back.
+# computed from, the stages of a sales process (none: all of the org's), and which record's deletion took a child along, so that
+# its undeletion brings it back.
 EXTRA_COLUMNS: dict[str, dict[str, str]] = {
     "Opportunity": {"_open_tasks": "INTEGER", "_next_task_due": "DATE", "_last_event_end": "TIMESTAMP"},
     "OpportunityFieldHistory": {"_old": "VARCHAR", "_new": "VARCHAR"},
+    "BusinessProcess": {"_stages": "VARCHAR[]"},
 }
 DELETED_WITH = "_deleted_with"
 
