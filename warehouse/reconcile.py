@@ -34,7 +34,7 @@ TOLD = {
 # More deals than this that go at once are believed only when somebody confirms it: a user who has lost View All sees few deals, and
 # a CRM does not tell a deal that was deleted from one that is hidden.
 GONE_SHARE, GONE_FEW = 0.2, 20
-TEMPORARY = ("landed", "sweep", "sides", "difference", "total")
+TEMPORARY = ("landed", "stage_flag", "sweep", "sides", "difference", "total")
 
 
 @dataclass(frozen=True)
@@ -244,6 +244,8 @@ def _bring_together(con: duckdb.DuckDBPyConnection, source: str, obj: LandedObje
         con.execute(f"set variable {name} = $1{casts.get(name, '')}", [value])
     raw.ensure_tables(con, (f"{obj.crm}_{table}" for table in derive.TABLES[obj.crm]))
     stage(con, obj)
+    if obj.crm == "salesforce":
+        _run(con, "salesforce/stage_flag.sql")
     _run(con, f"{obj.crm}/sweep.sql", "core/sides.sql")
     if only_of:
         con.execute(

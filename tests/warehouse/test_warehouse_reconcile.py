@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import orjson
 import pytest
-from warehouse_land import NOON, SalesforcePull, deal, inbound, opp_id, opportunity, pipeline, sales, stamp
+from warehouse_land import NOON, SalesforcePull, deal, inbound, opp_id, opportunity, pipeline, sales, stage_rows, stamp
 
 from connectors.landing import Field as CrmField
 from connectors.landing import LandedFile, Landing, Manifest, Pull
@@ -141,6 +141,14 @@ def test_what_a_listing_does_not_tell_is_not_compared(con, sync, against):
         ("Prospecting", Decimal("2000.00"), None),
         ("Qualification", Decimal("1000.00"), Decimal("3000.00")),
     }
+
+
+def test_a_stage_that_was_closed_after_its_deals_is_no_difference(con, sync, against):
+    """The deal's own flag is of before, here and in the listing; both sides go by the stage."""
+    closed = [row | {"IsClosed": True, "SystemModstamp": stamp(LATER)} for row in stage_rows() if row["MasterLabel"] == "Qualification"]
+    sync([opportunity(1), opportunity(2, StageName="Prospecting")], OpportunityStage=[*stage_rows()[:1], *closed])
+    assert con.execute("select crm_stage, is_closed from core.opportunity order by 1").fetchall() == [("Prospecting", False), ("Qualification", True)]
+    assert against([opportunity(1), opportunity(2, StageName="Prospecting")])[0].kinds == {}
 
 
 def test_half_a_listing_makes_nothing_gone_and_compares_no_totals(con, sync, against):

@@ -12,6 +12,7 @@ pipelines as (
 )
 select f.id, f.modified_at, f.StageName as crm_stage, f.RecordTypeId as pipeline_id, coalesce(p.name, 'default') as pipeline,
        try_cast(f.Amount as decimal(18, 2)) as amount, coalesce(f.CurrencyIsoCode, getvariable('org_currency')) as currency,
-       try_cast(f.IsClosed as boolean) as is_closed
+       coalesce(if(s.modified_at > f.modified_at, s.is_closed, NULL), try_cast(f.IsClosed as boolean)) as is_closed
 from fields f
+left join stage_flag s on s.crm_stage = f.StageName
 left join pipelines p on p.id = f.RecordTypeId;
