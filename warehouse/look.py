@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 
 from warehouse import connection, migrate, stages
-from warehouse.errors import WarehouseError, WarehouseLocked, WarehouseNewer
+from warehouse.errors import WarehouseError, WarehouseLocked, WarehouseNewer, check_name
 
 RESERVE = 1 << 30  # bytes that should be free beside room for the file once more: a load writes before it removes
 
@@ -51,6 +51,11 @@ def look(path: Path) -> Look:
     """Never raises for the state of the warehouse: see Look.error."""
     path = Path(path).absolute()
     found = Look(path, present=path.exists())
+    try:
+        check_name(path)
+    except WarehouseError as error:
+        found.error = error
+        return found
     why = unwritable(path)
     if why:
         found.error = WarehouseError(f"cannot be written: {why}.", path=path, fix="Check [warehouse] path and the rights of its directory.")

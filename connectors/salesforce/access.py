@@ -136,7 +136,11 @@ class _Look:
 
     def sign_in(self) -> None:
         self.client.connect()
-        identity = urlsplit(str((self.client.call(ORG, "") or {}).get("identity") or "")).path  # …/id/ORG/USER
+        try:
+            resources = self.client.call(ORG, "") or {}
+        except Refused:  # who we are stays unknown
+            resources = {}
+        identity = urlsplit(str(resources.get("identity") or "")).path  # …/id/ORG/USER
         match = re.search(r"/id/(00D\w{12,15})/(005\w{12,15})$", re.sub(r"\s", "", identity))
         org, self.user = (match[1], match[2]) if match else (None, None)
         people = self.asked("User", f"SELECT Username FROM User WHERE Id = '{self.user}'") if self.user else None
@@ -168,8 +172,7 @@ class _Look:
 
     def deals(self) -> bool:
         """Whether opportunities can be read: without them nothing else matters."""
-        told = self.client.call(ORG, "sobjects/") or {}
-        self.objects = {str(o["name"]): o for o in told.get("sobjects") or () if o.get("queryable")}
+        self.objects = self._readable()
         try:
             described = self.client.call(DEALS, f"sobjects/{DEALS}/describe") or {}
         except Refused as refused:
@@ -184,6 +187,20 @@ class _Look:
             return False
         self.add("deals", "ok", f"Opportunity can be read, {len(self.fields)} fields of it are visible", fields=len(self.fields))
         return True
+
+    def _readable(self) -> dict[str, Record]:
+        """The objects that this user may query, by name; one by one where the org does not list them."""
+        try:
+            told = (self.client.call(ORG, "sobjects/") or {}).get("sobjects") or ()
+        except Refused:
+            told = [about for name in dict.fromkeys(spec.table for spec in OBJECTS) if (about := self._described(name))]
+        return {str(o["name"]): o for o in told if o.get("queryable")}
+
+    def _described(self, name: str) -> Record | None:
+        try:
+            return {"name": name, **(self.client.call(ORG, f"sobjects/{name}/describe") or {})}
+        except Refused:
+            return None
 
     def sharing(self) -> None:
         """Whether the user sees every deal. A deal that leaves its view looks like one that was deleted."""

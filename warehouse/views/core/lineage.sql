@@ -1,5 +1,5 @@
--- Where each column of core.opportunity comes from in each CRM. A column with several rows can be told by any of them. Columns that
--- every org shows (stage, flags, dates of creation that are not there at all in some) stand here too, so that nothing is guessed.
+-- Where each column of core.opportunity comes from in each CRM. A column with several rows can be told by any of them. Columns that an org
+-- may well be without (currency, pipeline) are not here: that nothing tells them is no gap.
 --   crm: salesforce or hubspot
 --   column_name: column of core.opportunity
 --   object: the CRM's object, as it is named in ops.sync_object
