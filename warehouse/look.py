@@ -53,8 +53,8 @@ def look(path: Path) -> Look:
     found = Look(path, present=path.exists())
     try:
         check_name(path)
-    except WarehouseError as error:
-        found.error = error
+    except WarehouseError as misnamed:
+        found.error = misnamed
         return found
     why = unwritable(path)
     if why:
