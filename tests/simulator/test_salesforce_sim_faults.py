@@ -92,3 +92,28 @@ def test_the_org_remembers_what_it_was_asked(w: World) -> None:
     assert asked == [("GET", "/limits", 200), ("GET", "/query/?q=SELECT Id FROM User", 503)]
     w.org.request_log.clear()
     assert w.org.request_log.total == 0 and not w.org.request_log.calls
+
+
+def test_long_requests_are_refused_before_they_reach_the_api(w: World) -> None:
+    def ask(length: int, **headers: str) -> requests.Response:
+        ids = ", ".join(["'0065g0000000001'"] * (length // 25))
+        return w.raw.get(f"{w.data}/query/", params={"q": f"SELECT Id FROM Opportunity WHERE Id IN ({ids})"}, headers=headers)
+
+    before = w.org.calls_today
+    assert ask(7_000).status_code == 200
+    refused = ask(20_000)
+    assert refused.status_code == 414 and refused.headers["Content-Type"].startswith("text/html")
+    assert ask(7_000, Note="x" * 12_000).status_code == 431
+    assert w.org.calls_today == before + 1
+    long = {"operation": "query", "query": f"SELECT Id FROM Opportunity WHERE Name = '{'x' * 100_000}'"}
+    assert "longer than 100000 characters" in w.raw.post(f"{w.data}/jobs/query", json=long).json()[0]["message"]
+
+
+def test_the_limits_count_query_jobs(w: World) -> None:
+    def left() -> int:
+        return w.raw.get(f"{w.data}/limits").json()["DailyBulkV2QueryJobs"]["Remaining"]
+
+    before = left()
+    job = w.bulk("SELECT Id FROM User")["id"]
+    w.raw.delete(f"{w.data}/jobs/query/{job}")
+    assert left() == before - 1

@@ -37,6 +37,7 @@ OLDEST, NEWEST = 31, 68
 JSON = "application/json;charset=UTF-8"
 CSV = "text/csv;charset=UTF-8"
 MASTER = "012000000000000AAA"  # the record type that every object has
+URI_MOST = 16_384  # bytes of a request's URI, and of it with the headers
 COLLECTION = 200  # records of one composite/sobjects call
 REPLICATION_DAYS = 30  # how long ago getUpdated and getDeleted may start
 MOST_IDS = 600_000  # in an answer of theirs
@@ -89,6 +90,8 @@ def make_app(org: SalesforceOrg) -> Starlette:
 
         async def endpoint(request: Request) -> Response:
             body = await request.body()
+            if too_long := _too_long(request):
+                return too_long
             return await run_in_threadpool(api.handle, request, body, handlers[request.method.replace("HEAD", "GET")])
 
         return Route(path, endpoint, methods=list(handlers))
@@ -150,6 +153,16 @@ async def _no_route(request: Request, error: Exception) -> Response:
         message = f"HTTP Method '{request.method}' not allowed. Allowed are {allowed}"
         return answer([{"message": message, "errorCode": "METHOD_NOT_ALLOWED"}], 405, error.headers)
     return answer(not_found().body(), 404)
+
+
+def _too_long(request: Request) -> Response | None:
+    """What the web server in front of the API answers to a long request line, or to long headers; no JSON, and no API call counted."""
+    uri = len(request.scope["raw_path"]) + len(request.scope["query_string"]) + 1
+    headers = sum(len(name) + len(value) + 4 for name, value in request.scope["headers"])
+    if uri <= URI_MOST and uri + headers <= URI_MOST:
+        return None
+    status, said = (414, "URI Too Long") if uri > URI_MOST else (431, "Request Header Fields Too Large")
+    return Response(f"<html><head><title>{said}</title></head><body><h1>{said}</h1></body></html>", status, media_type="text/html")
 
 
 class _Api:
@@ -241,6 +254,7 @@ class _Api:
             "HourlyTimeBasedWorkflow": 1_000, "MassEmail": 5_000, "SingleEmail": 5_000,
         }  # fmt: skip
         body: dict[str, Any] = {name: {"Max": n, "Remaining": n} for name, n in fixed.items()}
+        body["DailyBulkV2QueryJobs"]["Remaining"] -= self.jobs.queries_today()
         body["DailyApiRequests"] = {"Max": org.daily_limit, "Remaining": max(org.daily_limit - org.calls_today, 0)}
         return answer({name: body[name] for name in sorted(body)})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import csv
 import threading
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -78,6 +79,7 @@ class Jobs:
         self._lock = threading.Lock()
         self._created = 0
         self._held: list[Job] = []
+        self._queries: deque[datetime] = deque(maxlen=10_000)  # when query jobs were made
         self.directory = Path(org.scratch_directory)
 
     # --- all jobs ---
@@ -211,6 +213,7 @@ class Jobs:
         with self._lock:
             jobs, self._held = list(self._jobs.values()), []
             self._jobs.clear()
+            self._queries.clear()
         for job in jobs:
             if job.started:
                 job.state = "Aborted"
@@ -286,8 +289,14 @@ class Jobs:
         job = self._new(body, operation=operation, object=compiled.sobject.name, user=user, version=version, state="UploadComplete")
         job.text = text
         shown = self._add(job)
+        self._queries.append(self.org.clock.now())
         self._start(job)
         return shown
+
+    def queries_today(self) -> int:
+        """Query jobs made in the last 24 hours, deleted ones among them."""
+        since = self.org.clock.now() - timedelta(days=1)
+        return sum(made > since for made in self._queries)
 
     def _check_complete(self, job: Job) -> None:
         if self.seen(job) != "JobComplete":

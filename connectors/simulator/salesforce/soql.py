@@ -96,6 +96,8 @@ class Select:
     all_rows: bool = False
 
 
+LONGEST = 100_000  # characters of a query
+
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 
 
@@ -264,6 +266,8 @@ def malformed(text: str, at: int, message: str) -> SalesforceError:
 
 def parse(text: str) -> Select:
     """The query as a tree. Raises SalesforceError MALFORMED_QUERY."""
+    if len(text) > LONGEST:
+        raise SalesforceError("MALFORMED_QUERY", f"SOQL statements cannot be longer than {LONGEST} characters.")
     try:
         return _Builder().transform(_parser().parse(text))
     except UnexpectedEOF as error:
