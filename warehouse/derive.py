@@ -408,7 +408,9 @@ def _derive_deals(
     con.execute("create or replace temp table in_scope as select opportunity_key from new_opportunity")
     scope = "opportunity_key in (select opportunity_key from in_scope)"
     apply_rows(con, "core.opportunity", "new_opportunity", key="opportunity_key", scope=scope)
-    apply_rows(con, "core.stage_event", "new_stage_event", key="opportunity_key || \"at\"::varchar || to_crm_stage", scope=scope)
+    # A deal may come back to a stage within a second: where it came from tells the two moves apart.
+    move = "concat(opportunity_key, \"at\", from_crm_stage, '>', to_crm_stage)"
+    apply_rows(con, "core.stage_event", "new_stage_event", key=move, scope=scope)
     apply_rows(con, "core.contact_role", "new_contact_role", key="opportunity_key || contact_id", scope=scope)
     apply_rows(con, "core.activity", "new_activity", key="activity_key", scope=scope)
     apply_rows(con, "core.crm_flag", "new_crm_flag", key="opportunity_key", scope=scope)

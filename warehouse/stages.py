@@ -210,6 +210,7 @@ def restate(con: duckdb.DuckDBPyConnection, source: str) -> None:
         update core.stage_event e set from_stage = n.from_stage, to_stage = n.to_stage, kind = n.kind
         from new_stage_event n
         where e.opportunity_key = n.opportunity_key and e."at" = n."at" and e.to_crm_stage = n.to_crm_stage
+          and e.from_crm_stage is not distinct from n.from_crm_stage
           and (e.from_stage, e.to_stage, e.kind) is distinct from (n.from_stage, n.to_stage, n.kind)
     """)
 

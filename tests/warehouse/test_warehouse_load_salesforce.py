@@ -353,6 +353,16 @@ PUSHES: list[tuple[list[tuple[float, str]], int]] = [
 ]
 
 
+def test_a_deal_that_comes_back_to_a_stage_within_a_second_keeps_each_of_its_moves(con: Any, tmp_path: Path) -> None:
+    born = NOON - DAY
+    moves = [history(1, seq, born, stage) for seq, stage in enumerate(["Prospecting", "Qualification", "Prospecting"])]
+    record = opportunity(1, StageName="Prospecting", CreatedDate=stamp(born))
+    load(con, sales(tmp_path, 1, [record], full=True, OpportunityHistory=moves[:1]), now=NOON)
+    load(con, sales(tmp_path, 2, [record], OpportunityHistory=moves), now=NOON + HOUR)
+    told = rows(con, "select from_crm_stage, to_crm_stage from core.stage_event order by all nulls first")
+    assert [tuple(row.values()) for row in told] == [(None, "Prospecting"), ("Prospecting", "Qualification"), ("Qualification", "Prospecting")]
+
+
 def test_what_counts_as_a_push(con: Any, tmp_path: Path) -> None:
     start, deals, told = NOON - 20 * DAY - 6 * HOUR, [], []
     for number, (changes, _) in enumerate(PUSHES, 1):
