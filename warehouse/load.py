@@ -238,7 +238,7 @@ def _of_source(run: _Loading) -> dict[str, Any]:
     if before and run.mend:
         return {"record_url": row[0], "org_currency": row[1], "readable": derive.Settings.from_document(before).readable}
     # What is about another object (a delete log, partial records) is landed or not as the night needs it: nothing follows from that.
-    objects = [obj for obj in run.pull.objects if obj.shape.reader not in ABOUT_OTHERS]
+    objects = [obj for obj in run.pull.objects if obj.shape.reader not in ABOUT_OTHERS and obj.name != "RecordType.stages"]
     asked = {obj.name for obj in objects}
     readable = {obj.name for obj in objects if not obj.refused}
     if before:

@@ -31,8 +31,8 @@ GIVE_UP = 2  # refusals without one answer: the org has no UI API, or the user m
 def land_stages(run: _Run, manifests: dict[str, Manifest]) -> Manifest:
     """The stages of each active record type as `RecordType.stages`: rows {"Id": record type, "Stages": JSON list of API names, as text}.
 
-    manifests: of the objects read before, whose stamps say whether anything moved. watermark: the instant up to which the stages
-    have been looked at. What is refused is noted and left as it was.
+    manifests: of the objects read before, whose stamps say whether anything moved. watermark: when the stages were last asked for. What
+    is refused is noted, left as it was, and asked for again in its time.
     """
     client = run.client
     before = client.budget.calls[STAGES_OF_TYPES]
@@ -61,7 +61,7 @@ def land_stages(run: _Run, manifests: dict[str, Manifest]) -> Manifest:
             break
     if rows:
         landed.write_array(orjson.dumps(rows), len(rows))
-    manifest.files, manifest.watermark = landed.files, committed if refused and not rows else began
+    manifest.files, manifest.watermark = landed.files, began
     manifest.notice = _notice(len(rows), len(types), refused)
     return run.finish(manifest, before)
 
