@@ -49,7 +49,7 @@ class Budget:
     def _remaining(self) -> int | None:
         if self.daily_limit is None:
             return None
-        ours = int(self.daily_limit * self.share) - self.calls.total()
+        ours = int(self.daily_limit * self.share + 1e-6) - self.calls.total()  # 0.29 of 100 are 29
         theirs = self.daily_limit - (self.daily_used or 0)
         return max(0, min(ours, theirs))
 
