@@ -100,6 +100,7 @@ class TokenProvider:
         self._lock = threading.Lock()
         self._token: Token | None = None
         self._unproven = 0
+        self._refused: CrmError | None = None  # the sign-in: what it said then, it says to every thread
         self._refresh_token = settings.refresh_token
         self._place = settings.token_places[0]  # where we ask, and for whom an assertion is meant; the first that gave a token stays
         self._skew = timedelta(0)  # added to our clock in assertions
@@ -150,6 +151,8 @@ class TokenProvider:
     # The flows
 
     def _sign_in(self) -> Token:
+        if self._refused:
+            raise self._refused
         self._unproven += 1
         if self.settings.auth == "session":
             assert self.settings.access_token is not None  # settings are complete  # noqa: S101
@@ -161,11 +164,13 @@ class TokenProvider:
             try:
                 return self.policy.run(self._attempt)
             except (CrmAuthError, CrmUnavailableError) as refused:  # a firewall may open the way to the org's own address only
-                if refused.code in HOPELESS:
-                    raise
                 refusals.append(refused)
+                if refused.code in HOPELESS:
+                    break
         # The place that knows app and user tells what is wrong with them; the others only that they do not.
-        raise next((r for r in refusals if isinstance(r, CrmAuthError) and not _elsewhere(r)), refusals[0])
+        told = next((r for r in refusals if isinstance(r, CrmAuthError) and not _elsewhere(r)), refusals[0])
+        self._refused = told if isinstance(told, CrmAuthError) else None
+        raise told
 
     def _grant(self) -> tuple[dict[str, str], dict[str, str]]:
         """The form and the headers of the token request."""

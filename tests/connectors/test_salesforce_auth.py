@@ -332,6 +332,17 @@ def test_a_401_that_stays_ends_after_few_sign_ins_in_every_thread(stub, org, tmp
     assert stub.issued - before <= 3 and stub.calls("/services/data/v60.0/") < 50
 
 
+def test_credentials_that_are_revoked_amid_a_pull_are_tried_once_for_all_threads(stub, org, tmp_path):
+    client = Client(settings(org, **CREDENTIALS), POLICY)
+    works = ways_to_call(client, tmp_path)
+    stub.tokens.clear()
+    stub.secret = "another"
+    before = len(stub.forms)
+    raised = at_once(*works)
+    assert len(raised) == 8 and all(e.code == "invalid_client" for e in raised)
+    assert len(stub.forms) - before == 2  # in the header and in the form
+
+
 def test_one_resource_that_stays_401_ends_although_others_are_accepted(stub, org, tmp_path):
     client = Client(settings(org, **CREDENTIALS), POLICY)
     *_, results, _, _ = works = ways_to_call(client, tmp_path)
