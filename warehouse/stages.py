@@ -283,8 +283,10 @@ def _empty_seen(con: duckdb.DuckDBPyConnection) -> None:
 
 def _read_definitions(con: duckdb.DuckDBPyConnection, crm: str) -> None:
     _run(con, "core/stage_seen.sql", f"{crm}/pipeline.sql", f"{crm}/stage_definition.sql")
-    if crm == "salesforce" and con.execute("from process_told limit 1").fetchone():
+    if crm == "salesforce":
         _run(con, "core/stage_dropped.sql")
+        if con.execute("from stage_dropped limit 1").fetchone():
+            _run(con, "core/stage_drop.sql")
     _run(con, "core/stage_known.sql")
 
 
