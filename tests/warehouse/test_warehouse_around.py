@@ -208,6 +208,17 @@ def test_a_record_type_that_takes_a_name_in_use_joins_it(con: Any, tmp_path: Pat
         assert doubles == []
 
 
+def test_record_types_that_become_readable_take_over_what_was_confirmed(con: Any, tmp_path: Path) -> None:
+    deals = [opportunity(1, RecordTypeId=NEW, StageName="Orbit Check"), opportunity(2, RecordTypeId=RENEWAL, StageName="Orbit Check")]
+    definitions = stage_rows(("Orbit Check", 45, False, False))
+    load(con, landed(tmp_path, 1, deals, full=True, OpportunityStage=definitions, RecordType=None), now=NOON)
+    stages.confirm(con, "sales", "default", "Orbit Check", "proposal", NOON)
+    load(con, landed(tmp_path, 2, [], OpportunityStage=definitions, **TYPES), now=NOON + DAY)
+    held = deals_of(con)
+    assert [(held[opp_id(n)]["pipeline"], held[opp_id(n)]["stage"]) for n in (1, 2)] == [("New Business", "proposal"), ("Renewal", "proposal")]
+    assert rows(con, "select distinct pipeline from core.stage_map order by 1") == [{"pipeline": "New Business"}, {"pipeline": "Renewal"}]
+
+
 def test_a_relabelled_hubspot_pipeline_keeps_what_was_confirmed(con: Any, tmp_path: Path) -> None:
     odd = [("901", "Orbit", 0.5, False), ("902", "Won", 1.0, True)]
     load(con, inbound(tmp_path, 1, [deal(1, dealstage="901", pipeline="p2")], full=True, pipelines=[pipeline("p2", "Partner", odd)]), now=NOON)
