@@ -52,7 +52,8 @@ class Faults:
     - `slow`: answer after `seconds=` of real time.
     - `daily_limit`: every call answers the CRM's daily-limit error until cleared.
     - `late_commit`: the next `times` writes are stamped now and become visible `seconds=` later by the simulator's clock.
-    - `expire_tokens`: every token issued so far is invalid from now on (see `token_generation`).
+    - `expire_tokens`: every token issued so far is invalid from now on (see `token_generation`); with `after`, `path` or `method`
+      from the request on that it then meets.
     - `job_failed`: the next `times` Salesforce Bulk jobs end as Failed, with `message=` as what the platform says of it. `path` is
       searched in "jobs/query <operation> <SOQL>" or "jobs/ingest <operation> <object>".
     """
@@ -89,7 +90,7 @@ class Faults:
             raise ValueError(f"A fault's path is a regular expression, and {path!r} is none: {error}") from error
         fault = Fault(kind, None if kind == "daily_limit" else times, after, path, method, detail)
         with self._lock:
-            if kind == "expire_tokens":
+            if kind == "expire_tokens" and not (after or path or method):
                 self.token_generation += 1
             else:
                 self._armed.append(fault)
@@ -106,7 +107,10 @@ class Faults:
 
     def next(self, method: str, path: str) -> Fault | None:
         """The failure that this request meets, counted as used; None lets it pass. Called once per request."""
-        return self._take(method, path, lambda kind: kind not in AT_WORK)
+        while (fault := self._take(method, path, lambda kind: kind not in AT_WORK)) and fault.kind == "expire_tokens":
+            with self._lock:
+                self.token_generation += 1  # the request itself goes on, and is refused for its token
+        return fault
 
     def late_commit(self, method: str = "", path: str = "") -> float | None:
         """Seconds for which the write now being done stays invisible to readers, or None. Called once per write."""

@@ -57,19 +57,25 @@ class Call:
 
 
 class RequestLog:
-    """Every request that a server got, control calls left out. `counts` is by "METHOD route", `calls` the last ones in order."""
+    """Every request that a server got, control calls left out. `counts` is by "METHOD route", `calls` the last ones in order.
+
+    watch: called with each request when its answer is ready, before the first byte of it is sent: a rehearsal may kill the client.
+    """
 
     def __init__(self, keep: int = 20_000) -> None:
         self._lock = threading.Lock()
         self.counts: Counter[str] = Counter()
         self.statuses: Counter[int] = Counter()
         self.calls: deque[Call] = deque(maxlen=keep)
+        self.watch: Callable[[Call], None] | None = None
 
     def add(self, call: Call) -> None:
         with self._lock:
             self.counts[f"{call.method} {call.route}"] += 1
             self.statuses[call.status] += 1
             self.calls.append(call)
+        if self.watch is not None:
+            self.watch(call)
 
     def clear(self) -> None:
         with self._lock:

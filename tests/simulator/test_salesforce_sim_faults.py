@@ -117,3 +117,23 @@ def test_the_limits_count_query_jobs(w: World) -> None:
     job = w.bulk("SELECT Id FROM User")["id"]
     w.raw.delete(f"{w.data}/jobs/query/{job}")
     assert left() == before - 1
+
+
+def test_sessions_can_end_at_a_request_to_come(w: World) -> None:
+    w.faults.arm("expire_tokens", after=1, path="limits")
+    try:
+        assert [w.raw.get(f"{w.data}/{path}").status_code for path in ("limits", "sobjects", "limits", "sobjects")] == [200, 200, 401, 401]
+        assert not w.faults.armed()
+    finally:
+        w.start()
+    assert w.raw.get(f"{w.data}/limits").status_code == 200
+
+
+def test_each_request_can_be_watched_before_it_is_answered(w: World) -> None:
+    seen: list[str] = []
+    w.org.request_log.watch = lambda call: seen.append(f"{call.method} {call.route} {call.status}")
+    try:
+        w.raw.get(f"{w.data}/sobjects/User/describe")
+    finally:
+        w.org.request_log.watch = None
+    assert seen == ["GET /services/data/v62.0/sobjects/{sobject}/describe 200"]

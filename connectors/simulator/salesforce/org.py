@@ -102,6 +102,7 @@ class SalesforceOrg(SetUp):
             self._empty()
             self._create()
             self._fill(seed_company)
+            self.request_log.watch = None
             self.request_log.clear()
 
     @property
