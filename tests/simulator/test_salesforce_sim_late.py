@@ -192,6 +192,13 @@ def test_only_what_people_do_commits_late_when_told_so(w: World) -> None:
     assert w.row(deal, "NextStep") == ("by API",)
 
 
+def test_a_change_of_the_schema_waits_for_open_writes(w: World) -> None:
+    w.org.late(3600)
+    deal = w.deal(Win_Reason__c="Price")
+    w.org.add_field("Opportunity", "Tier__c", "string")
+    assert w.row(deal, "Win_Reason__c", "Tier__c") == ("Price", None) and w.org.in_flight() == set()
+
+
 # --- what moves no stamp ----------------------------------------------------------------------------------------------
 
 

@@ -94,7 +94,8 @@ class OrgState:
         self.is_new = path is None or not path.exists()
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        self.con = duckdb.connect(":memory:" if path is None else str(path), config={"threads": 2})
+        # In memory are small orgs: a second thread costs them more than it brings.
+        self.con = duckdb.connect(":memory:" if path is None else str(path), config={"threads": 1 if path is None else 2})
         self.con.execute("SET GLOBAL TimeZone = 'UTC'")
         # Snapshots of query results live beside the org's file, not in it, and on disk: a million rows may wait for their pages.
         self.con.execute(f"ATTACH '{self._scratch_dir.name}/results.duckdb' AS scratch")
@@ -122,7 +123,8 @@ class OrgState:
         self._compile_formulas()
 
     def alter(self, sobject: str, change: str) -> None:
-        """Change the columns of an object's table."""
+        """Change the columns of an object's table. As DDL does, it waits for open writes: those that were to commit late do so now."""
+        self.settle(all_of_them=True)
         self._altered = True
         self.con.execute(f'ALTER TABLE "{sobject}" {change}')
 
@@ -288,14 +290,14 @@ class OrgState:
 
     # --- late commits -----------------------------------------------------------------------------------------------------
 
-    def settle(self) -> None:
-        """Let writes whose commit is due become visible, in the order in which they fall due."""
+    def settle(self, *, all_of_them: bool = False) -> None:
+        """Let writes whose commit is due become visible, in the order in which they fall due; or all, due or not."""
         if not self._pending:
             return
         with self.lock:
             now = self.clock.now()
-            due = sorted((p for p in self._pending if p.due <= now), key=lambda p: p.due)
-            self._pending = [p for p in self._pending if p.due > now]
+            due = sorted((p for p in self._pending if all_of_them or p.due <= now), key=lambda p: p.due)
+            self._pending = [p for p in self._pending if p not in due]
             for pending in due:
                 pending.write()
 
