@@ -283,7 +283,8 @@ def _note_fields(run: _Loading) -> None:
     for obj in run.pull.objects:
         if obj.shape.reader in ABOUT_OTHERS:
             continue
-        declared = {f["name"]: f for f in obj.fields}
+        beside = [f for o in run.pull.objects if o.is_fields_of(obj.name) for f in o.fields] if obj.fields else []
+        declared = {f["name"]: f for f in (*beside, *obj.fields)}
         seen = run.seen_fields.get(obj.name, set()) if declared or obj.name in derive.DEALS.values() else set()
         read = _read_of_all(run, obj)
         for name in sorted({*declared, *seen}):

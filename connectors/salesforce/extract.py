@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -74,9 +74,9 @@ def pull(
             run.land_all(first)
         except CrmQuotaError as error:
             stopped = error.with_more(KEPT.format(run="sync --full" if full else "run"))
+            run.stop()
             if not run.manifests:
                 raise stopped from None
-            run.stop()
         about = org.describe(client, target.directory, run.manifests)
         if not stopped:
             run.close()
@@ -146,12 +146,14 @@ class _Run:
 
     def land_all(self, first: Sequence[str] = ()) -> None:
         """Everything, `first` before the rest. Raises CrmQuotaError: then `unread` names what is still to come."""
-        steps: dict[str, Callable[[], object]] = {spec.name: partial(self.land, spec) for spec in OBJECTS}
+        steps: dict[str, Callable[[], object]] = {}
+        for spec in OBJECTS:
+            steps[spec.name] = partial(self.land, spec)
+            if spec is OPPORTUNITY_STAGE:
+                steps[STAGES_OF_TYPES] = self.land_stages
         steps |= {f"{spec.name}.deleted": partial(self.land_log, spec) for spec in LOGGED if spec in OBJECTS}
         if OPPORTUNITY in OBJECTS:
             steps[OPPORTUNITY_FIELDS.name] = self.land_partial
-        if OPPORTUNITY_STAGE in OBJECTS:
-            steps[STAGES_OF_TYPES] = self.land_stages
         self.unread = [*(name for name in first if name in steps), *(name for name in steps if name not in first)]
         begun = self.unread[0]
         try:
@@ -172,12 +174,21 @@ class _Run:
             records, log = self.manifests.get(spec.name), f"{spec.name}.deleted"
             if records and log not in self.manifests:
                 deletions.note_log(self, spec, records)
-        deals = self.manifests.get(OPPORTUNITY.name)
-        if deals and OPPORTUNITY_FIELDS.name not in self.manifests:
-            missed = {f.name for f in refresh.unknown(deals.fields, self.fields.get(OPPORTUNITY.name))}
-            if missed and deals.mode == "incremental":  # until older deals are asked for them, the warehouse does not know them
-                deals.fields = [f for f in deals.fields if f.name not in missed]
-                self.landing.finish_object(deals)
+        self._hold_back()
+
+    def _hold_back(self) -> None:
+        """Deals of which the warehouse has none yet wait for what names their pipelines and stages: it would write down that they
+        had been somewhere else before. They stay on disk, and the next run reads first what they wait for."""
+        needed = [spec.name for spec in PROCESS_OBJECTS if spec in OBJECTS]
+        lacking = [name for name in needed if name not in self.manifests and name not in self.fields]
+        if not lacking or OPPORTUNITY.name in self.committed or OPPORTUNITY.name not in self.manifests:
+            return
+        held = [name for name in self.manifests if name.split(".")[0] == OPPORTUNITY.name]
+        for name in held:
+            self.landing.withdraw(name)
+            del self.manifests[name]
+        first = [*lacking, OPPORTUNITY.name]
+        self.unread = [*first, *(name for name in self.unread if name not in first)]
 
     def close(self) -> None:
         """The end of a pull that read everything."""
@@ -199,13 +210,20 @@ class _Run:
 
     def land_partial(self) -> None:
         """What of the deals moves without a stamp. After the deals themselves are brought up to date: it is loaded over them."""
-        records = self._landed(OPPORTUNITY)
+        records, known = self._landed(OPPORTUNITY), self.fields.get(OPPORTUNITY.name)
         self.top_up(OPPORTUNITY.name)
-        selection, _ = self.read.get(OPPORTUNITY.name, (None, None))
-        if selection and (records.mode == "incremental" or OPPORTUNITY.name in self.adopted):
-            beside = refresh.partial(selection, self.fields.get(OPPORTUNITY.name), self.settings.fields.values())
-            if beside:
-                self.land(beside.spec, beside)
+        deals, _ = self.read.get(OPPORTUNITY.name, (None, None))
+        if not deals:
+            return
+        adopted = OPPORTUNITY.name in self.adopted
+        if adopted:  # why a field was left away by the earlier run is not known any more
+            deals = replace(deals, cut=deals.dropped)
+        whole = records.mode == "full" and not adopted
+        parts = refresh.beside(deals, known, self.settings.fields.values(), whole=whole, since=records.since)
+        for number, part in enumerate(parts, 1):
+            spec = replace(part.spec, name=f"{part.spec.name}.{number}") if number > 1 else part.spec
+            self.land(spec, replace(part, spec=spec))
+            parts += refresh.rest_of(self.read[spec.name][0]) if spec.name in self.read else []
 
     def land_stages(self) -> None:
         """The stages of each record type."""
@@ -306,7 +324,7 @@ class _Run:
         """The manifest of what is landed. since: the watermark that it was read from; None when it was read whole."""
         manifest = Manifest(self.settings.name, self.settings.crm, spec.name, spec.key, "full" if since is None else "incremental")
         self.read[spec.name] = selection, landed.readings[0].started
-        if selection.where not in ("", spec.where):
+        if selection.only or selection.where not in ("", spec.where):
             manifest.mode = "incremental"  # some of the records were asked for, as in a refresh of open deals
         manifest.cursor, manifest.since, manifest.base = selection.cursor, landed.readings[0].since, landed.base
         manifest.complete = manifest.mode == "full" and not landed.short

@@ -11,7 +11,7 @@ from urllib.parse import quote_plus
 
 from connectors.landing import Field
 from connectors.salesforce.client import Client, Refused, soql_time
-from connectors.salesforce.objects import SObject
+from connectors.salesforce.objects import OPPORTUNITY, SObject
 
 # Values that SOQL returns as objects (REST) or not at all (Bulk); their parts are fields of their own.
 COMPOUND = frozenset({"address", "location", "base64", "complexvalue"})
@@ -30,7 +30,9 @@ class Selection:
     cursor: str | None
     where: str
     missing: tuple[str, ...] = ()
+    described: tuple[Field, ...] = ()  # the fields as they were chosen, whatever was left away since
     dropped: tuple[str, ...] = field(default=())
+    cut: tuple[str, ...] = ()  # of `dropped`, those that only did not fit into the address
     operation: Literal["query", "queryAll"] = "queryAll"
     only: str = ""  # a condition that the query is about: `where` may be left away, this never
     overlap: timedelta = timedelta(0)  # how far `since` lies before the last pull
@@ -69,13 +71,19 @@ class Selection:
         return replace(self, operation="query")
 
     def short(self, client: Client, since: datetime | None) -> Selection:
-        """The same with as many fields as fit into a URL, standard ones first; for servers that offer no Bulk API."""
+        """The same with as many fields as fit into a URL, standard ones first, for servers that offer no Bulk API. The others of a deal
+        are read beside it (connectors/salesforce/refresh.py)."""
         keep = sorted(self.fields, key=lambda f: (f.name not in self._needed(), f.custom))
         fitting = self
         while len(fitting.url(client, since)) > URL_LIMIT and len(keep) > 1:
             last = keep.pop()
-            fitting = fitting.without(last.name)
+            fitting = replace(fitting.without(last.name), cut=(*fitting.cut, last.name))
         return fitting
+
+    @property
+    def is_of_deals(self) -> bool:
+        """Whether fields that do not fit are read beside."""
+        return self.spec.table == OPPORTUNITY.name
 
     def _needed(self) -> set[str | None]:
         return {self.spec.key, self.cursor, *self.spec.expected}
@@ -85,8 +93,8 @@ class Selection:
         said = []
         if self.missing:
             said.append(f"not in the org, or hidden from the user by field-level security: {', '.join(self.missing)}")
-        if self.dropped:
-            shown, more = self.dropped[:8], len(self.dropped) - 8
+        if refused := [name for name in self.dropped if name not in self.cut or not self.is_of_deals]:
+            shown, more = refused[:8], len(refused) - 8
             said.append(f"refused or left out: {', '.join(shown)}" + (f" and {more} more" if more > 0 else ""))
         if self.spec.deletions == "flag" and self.operation == "query":
             said.append("the org does not offer queryAll: run sync --full now and then to find what went")
@@ -115,4 +123,4 @@ def select(client: Client, spec: SObject, mapped: Iterable[str] = ()) -> Selecti
     # Setup objects have no recycle bin, and not every server takes queryAll for them.
     operation: Literal["query", "queryAll"] = "queryAll" if spec.deletions == "flag" else "query"
     overlap = timedelta(minutes=client.settings.overlap_minutes)
-    return Selection(spec, tuple(chosen), cursor, spec.where, missing, operation=operation, overlap=overlap)
+    return Selection(spec, tuple(chosen), cursor, spec.where, missing, tuple(chosen), operation=operation, overlap=overlap)

@@ -12,7 +12,8 @@ from salesforce_stub import DATA, NOW, Stub, deal, error, serving
 from connectors.errors import CrmAuthError, CrmPermissionError, CrmProtocolError, CrmQuotaError, CrmUnavailableError
 from connectors.http import RetryPolicy
 from connectors.landing import mark_loaded
-from connectors.salesforce import extract
+from connectors.limits import Budget
+from connectors.salesforce import extract, writeback
 from connectors.salesforce.client import Client
 from connectors.salesforce.settings import SalesforceSettings
 
@@ -216,7 +217,11 @@ def test_long_select_lists_never_make_a_long_url(stub, org, tmp_path):
     run(org, tmp_path, api="rest", run_id="r2")
     assert max(len(path) for _, path in stub.log) < 8200
     told = manifest(tmp_path, "Opportunity", "r2")
-    assert "Amount" in {f["name"] for f in told["fields"]} and "left out" in told["notice"]
+    assert "Amount" in {f["name"] for f in told["fields"]} and "left out" not in told["notice"]
+    beside = manifest(tmp_path, "Opportunity.fields", "r2")  # what did not fit, of the same deals
+    named = [f["name"] for m in (told, beside) for f in m["fields"]]
+    assert set(wide) <= set(named) and len(named) == len(set(named)) + 1
+    assert landed(tmp_path, "Opportunity.fields", "r2")["006000000000000AAA"]["Custom_Field_Number_399__c"] == "399"
 
 
 def test_hidden_field_is_named_and_the_run_goes_on(stub, org, tmp_path):
@@ -354,6 +359,22 @@ def test_our_share_of_the_day_is_never_exceeded(stub, org, tmp_path):
     result = run(org, tmp_path, quota_share=0.05)
     assert "stopped after 5 API calls: quota_share = 0.05 of the day's 100 is used up in this run; what was read" in result.stopped
     assert stub.calls(DATA) == 5 and result.calls == 5
+
+
+def test_what_a_run_writes_back_counts_against_the_share_of_what_it_read(stub, org, tmp_path):
+    chosen, budget = settings(org, quota_share=0.5), Budget("sales", 0.5)
+    stub.limit = "api-usage=0/100"
+    extract.pull(chosen, run_id="r1", landing=tmp_path, since={}, client=Client(chosen, POLICY, budget))
+    left = budget.remaining
+    assert 0 < left < 30 and budget.total == stub.calls(f"{DATA}|/Soap/") == 50 - left
+    changes = [{"id": f"006{n:012d}AAA", "fields": {"Plumbline_Score__c": n}} for n in range(200 * (left + 1))]
+    (tmp_path / "changes").write_text("".join(json.dumps(change) + "\n" for change in changes))
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(writeback, "COLLECTIONS", len(changes))
+    with monkey.context(), pytest.raises(CrmQuotaError, match=r"stopped after 50 API calls: quota_share = 0\.5"):
+        writeback.write(chosen, changes=tmp_path / "changes", results=tmp_path / "results", client=Client(chosen, POLICY, budget))
+    assert stub.calls(f"{DATA}|/Soap/") == 50
+    assert len((tmp_path / "results").read_text().splitlines()) == 200 * left
 
 
 def test_what_others_left_of_the_day_is_respected(stub, org, tmp_path):
