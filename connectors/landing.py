@@ -175,6 +175,10 @@ class Landing:
     def finish_object(self, manifest: Manifest) -> None:
         write_json(self.object_directory(manifest.object) / MANIFEST, {"format": FORMAT, **asdict(manifest)})
 
+    def withdraw(self, obj: str) -> None:
+        """Let a finished object be work in progress again: it is not loaded with this pull."""
+        (self.object_directory(obj) / MANIFEST).unlink(missing_ok=True)
+
     def finish(self, pull: Pull) -> Path:
         write_json(self.directory / PULL, {"format": FORMAT, **asdict(pull)})
         return self.directory
