@@ -52,15 +52,18 @@ def test_unmapped_stages_come_first_and_a_suggestion_says_why(file):
 
 
 def test_a_stage_is_confirmed_by_label_in_every_pipeline_or_in_one_and_stays_so(file):
+    assert list(stages(file, "Orbit Check")) == ["Partner"]  # the other record types' sales processes do not have it
     said = plumbline(file, "stages", "confirm", "sales", "Orbit Check", "discovery")
-    assert "'Orbit Check' of sales (Expansion, New Business, Partner) now stands for discovery: 1 deals restated." in said
-    assert set(stages(file, "Orbit Check").values()) == {("discovery", "confirmed")}
-    one = json.loads(plumbline(file, "--json", "stages", "confirm", "sales", "orbit check", "proposal", "--pipeline", "Partner"))
+    assert "'Orbit Check' of sales (Partner) now stands for discovery: 1 deals restated." in said
+    said = plumbline(file, "stages", "confirm", "sales", "Needs Analysis", "qualified")
+    assert "'Needs Analysis' of sales (Expansion, New Business, Partner) now stands for qualified" in said
+    one = json.loads(plumbline(file, "--json", "stages", "confirm", "sales", "needs analysis", "proposal", "--pipeline", "Partner"))
     assert one["pipelines"] == ["Partner"]
     plumbline(file, "sync", "--full")
-    assert stages(file, "Orbit Check") == {
-        "Expansion": ("discovery", "confirmed"),
-        "New Business": ("discovery", "confirmed"),
+    assert stages(file, "Orbit Check") == {"Partner": ("discovery", "confirmed")}
+    assert stages(file, "Needs Analysis") == {
+        "Expansion": ("qualified", "confirmed"),
+        "New Business": ("qualified", "confirmed"),
         "Partner": ("proposal", "confirmed"),
     }
 
