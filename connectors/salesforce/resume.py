@@ -69,8 +69,8 @@ class Earlier:
 
     def close(self) -> None:
         """Close the jobs of what was given up, and remove it. What cannot be closed now is tried again by the next run."""
-        for name in [name for name in self._left if "." in name]:  # what is read beside an object is always read anew
-            self._given_up += [(left, landed) for left in self._left.pop(name) if (landed := Landed.resume(left.directory))]
+        for lefts in self._left.values():  # what is read beside an object is always read anew; an object that is not read has no use
+            self._given_up += [(left, landed) for left in lefts if (landed := Landed.resume(left.directory))]
         for left, landed in self._given_up:
             landed.let_all_go()
             bulk.close(self.client, SObject(left.object, of=left.object.split(".")[0]), landed)

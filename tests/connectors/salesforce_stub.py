@@ -35,7 +35,7 @@ class Stub:
         self.versions = ["58.0", "59.0", "60.0"]
         self.page, self.bulk_page = 2, 2
         self.result_pages = True
-        self.now = NOW
+        self.now: datetime | None = NOW
         self.limit: str | None = "api-usage=10/10000"
         self.tokens = {"T0"}
         self.issued = 0
@@ -229,7 +229,9 @@ class Handler(BaseHTTPRequestHandler):
     def send(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
         raw = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
         self.send_response_only(status)
-        given = {"Content-Type": "application/json", "Content-Length": str(len(raw)), "Date": format_datetime(self.stub.now, usegmt=True)}
+        given = {"Content-Type": "application/json", "Content-Length": str(len(raw))}
+        if self.stub.now:
+            given["Date"] = format_datetime(self.stub.now, usegmt=True)
         if self.stub.limit:
             given["Sforce-Limit-Info"] = self.stub.limit
         for name, value in (given | (headers or {})).items():

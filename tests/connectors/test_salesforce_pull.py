@@ -130,6 +130,17 @@ def test_watermark_never_passes_the_servers_clock(stub, org, tmp_path):
     assert manifest(tmp_path, "Opportunity")["watermark"] == "2026-11-20T02:00:00+00:00"
 
 
+def test_server_without_a_clock_is_believed_its_greatest_stamp(stub, org, tmp_path):
+    stub.now = None
+    run(org, tmp_path)
+    mark = datetime.fromisoformat(manifest(tmp_path, "Opportunity")["watermark"])
+    assert mark == datetime(2026, 11, 14, 10, 0, 4, tzinfo=UTC)
+    run(org, tmp_path, since={"Opportunity": mark}, run_id="r2", overlap_minutes=0)
+    told = manifest(tmp_path, "Opportunity", "r2")
+    assert (told["mode"], set(landed(tmp_path, "Opportunity", "r2"))) == ("incremental", ids(4))
+    assert datetime.fromisoformat(told["watermark"]) == mark
+
+
 def test_increment_reads_from_the_watermark_less_the_overlap_and_keeps_ties(stub, org, tmp_path):
     stub.objects["Opportunity"] = [deal(n, SystemModstamp=stamp) for n, stamp in enumerate((
         "2026-11-12T08:59:59.999+0000", "2026-11-12T09:00:00.000+0000", "2026-11-12T09:00:00.000+0000", "2026-11-12T10:00:00.000+0000",
@@ -248,7 +259,7 @@ def test_filter_that_is_refused_is_left_away(stub, org, tmp_path):
 
 
 def test_query_cursor_that_expires_is_begun_anew(stub, org, tmp_path):
-    stub.answer(f"GET {DATA}/query/", 400, error("INVALID_QUERY_LOCATOR"))
+    stub.answer(rf"GET {DATA}/query/\d", 400, error("INVALID_QUERY_LOCATOR"))
     run(org, tmp_path)
     assert len(landed(tmp_path, "Opportunity")) == 5 and len(manifest(tmp_path, "Opportunity")["files"]) == 3
 
@@ -257,7 +268,7 @@ def test_query_cursor_that_expires_is_begun_anew(stub, org, tmp_path):
 
 
 def test_expired_token_amid_paging_and_amid_bulk(stub, org, tmp_path):
-    stub.expire(f"GET {DATA}/query/")
+    stub.expire(rf"GET {DATA}/query/\d")
     stub.expire(r"GET .*/results\?")
     run(org, tmp_path, api="rest")
     run(org, tmp_path, api="bulk", run_id="r2")
@@ -291,6 +302,72 @@ def test_page_that_lacks_records_is_fetched_again(stub, org, tmp_path):
     stub.answer(r"/results\?locator=2", 200, b'"SystemModstamp","Id"\n', Sforce_NumberOfRecords="2", Content_Type="text/csv")
     run(org, tmp_path, api="bulk")
     assert set(landed(tmp_path, "Opportunity")) == ids(*range(5))
+
+
+def few(stub, times):
+    """The last REST page says that it is the last and lacks a record."""
+    short = {"totalSize": 5, "done": True, "records": [{**deal(2)}, {**deal(3)}]}
+    stub.answer(rf"GET {DATA}/query/\d", 200, short, times=times)
+
+
+def test_rest_pages_that_lack_records_are_read_once_more(stub, org, tmp_path):
+    few(stub, times=1)
+    run(org, tmp_path, since={"Opportunity": datetime(2026, 11, 1, tzinfo=UTC)})
+    assert set(landed(tmp_path, "Opportunity")) == ids(*range(5))
+
+
+def test_records_that_do_not_come_are_not_taken_for_deleted_and_asked_for_again(stub, org, tmp_path):
+    committed = datetime(2026, 11, 1, tzinfo=UTC)
+    few(stub, times=2)
+    run(org, tmp_path, since={"Opportunity": committed})
+    told = manifest(tmp_path, "Opportunity")
+    assert datetime.fromisoformat(told["watermark"]) == committed and "4 of 5 records came" in told["notice"]
+    few(stub, times=2)
+    run(org, tmp_path, run_id="r2")
+    told = manifest(tmp_path, "Opportunity", "r2")
+    assert not told["complete"] and told["watermark"] is None
+
+
+def test_job_whose_pages_do_not_add_up_is_not_landed_and_begun_anew_the_next_time(stub, org, tmp_path):
+    stub.answer(r"GET .*/jobs/query/\w+$", 200, {"state": "JobComplete", "numberRecordsProcessed": 7})
+    with pytest.raises(CrmProtocolError, match="has 7 records, its pages hold 5"):
+        run(org, tmp_path, api="bulk")
+    stub.answer(r"/results\?locator=2", 200, b'"SystemModstamp","Id"\n', times=2, Sforce_NumberOfRecords="2", Content_Type="text/csv")
+    with pytest.raises(CrmProtocolError, match="a page of 2 records holds 0"):
+        run(org, tmp_path, api="bulk", run_id="r2")
+    assert not list(tmp_path.rglob("pull.json")) and all(job["deleted"] for job in stub.jobs.values())
+    run(org, tmp_path, api="bulk", run_id="r3")
+    assert set(landed(tmp_path, "Opportunity", "r3")) == ids(*range(5))
+    assert all(job["deleted"] for job in stub.jobs.values())
+
+
+def test_job_that_fails_half_way_is_tried_once_more(stub, org, tmp_path):
+    stub.answer(r"GET .*/jobs/query/\w+$", 200, {"state": "Failed", "errorMessage": "x", "numberRecordsProcessed": 3})
+    run(org, tmp_path, api="bulk")
+    assert {f["format"] for f in manifest(tmp_path, "Opportunity")["files"]} == {"csv"}
+    assert set(landed(tmp_path, "Opportunity")) == ids(*range(5))
+
+
+def test_small_job_costs_few_looks(stub, org, tmp_path):
+    waits = []
+    run(org, tmp_path, api="bulk", policy=replace(POLICY, sleep=waits.append))
+    assert waits == [0.5, 0.5] and stub.calls(r"GET .*/jobs/query/\w+$") == 2  # at work at the first look
+
+
+@pytest.mark.parametrize(
+    ("first", "total", "left", "job"),
+    [
+        (2000, 10_000, None, False),  # four more pages, or ten calls
+        (2000, 20_000, None, False),
+        (2000, 22_000, None, True),
+        (2000, 500_000, None, True),
+        (400, 4_400, None, True),  # wide records: as many calls as for 22,000
+        (2000, 10_000, 3, True),  # the result waits until there are calls again
+        (0, 0, 0, False),
+    ],
+)
+def test_what_costs_fewer_calls(first, total, left, job):
+    assert extract.pays(first, total, left) is job
 
 
 # What the user is told

@@ -340,6 +340,35 @@ def test_a_failed_pull_leaves_its_pages_too(org, tmp_path, monkeypatch):
     assert len(pages(org, cursor)) == 2 and night.rows() == held(org)
 
 
+def test_objects_that_were_finished_are_kept_when_another_fails(org, tmp_path, monkeypatch):
+    night = Night(org, tmp_path, monkeypatch, ("Opportunity", "OpportunityHistory"), api="rest")
+    org.faults.arm("status", status=503, path="OpportunityHistory", times=None)
+    with pytest.raises(CrmUnavailableError):
+        night.pull()
+    org.faults.clear()
+    assert night.manifest()["complete"] and not (night.directory / "pull.json").exists()
+    cursor = first(org)
+    org.request_log.clear()
+    org.clock.advance(timedelta(hours=2))
+    org.update("Opportunity", org.ids[3], {"Name": "Changed after the failure"})
+    night.pull()
+    assert night.rows() == held(org) and pages(org, cursor) == []
+    assert {f["reading"] for f in night.manifest()["files"]} == {0, 1}
+    night.load()
+    org.request_log.clear()
+    night.pull()
+    assert {f["reading"] for f in night.manifest()["files"]} == {0} and night.manifest()["mode"] == "incremental"
+
+
+def test_what_was_loaded_is_not_taken_over_again(org, tmp_path, monkeypatch):
+    night = Night(org, tmp_path, monkeypatch)
+    night.pull()
+    night.load()
+    night.since = {}
+    night.pull()
+    assert {f["reading"] for f in night.manifest()["files"]} == {0} and night.rows() == held(org)
+
+
 # Quota --------------------------------------------------------------------------------------------------------------------------
 
 

@@ -93,6 +93,22 @@ def test_bulk_writes_large_numbers_with_an_exponent(con: Any, tmp_path: Path) ->
     assert counts(again, "Opportunity") == (0, 0, 1, 0, 0)
 
 
+def test_of_a_record_that_was_read_twice_in_one_second_the_last_reading_counts(con: Any, tmp_path: Path) -> None:
+    """A pull that was gone on with holds the deals as they were, and what changed since: Salesforce stamps whole seconds."""
+    pull = sales(tmp_path, 1, [opportunity(n, NextStep="as it was") for n in range(1, 40)], full=True)
+    manifest = orjson.loads((pull / "Opportunity" / "manifest.json").read_bytes())
+    for reading, words in ((2, "third"), (1, "second")):
+        path = pull / "Opportunity" / f"part-{reading}-00000.json"
+        path.write_bytes(orjson.dumps([opportunity(n, NextStep=words) for n in range(1, 40, reading)]))
+        size = path.stat().st_size
+        rows_of_it = len(range(1, 40, reading))
+        manifest["files"].append({"name": path.name, "format": "json_array", "rows": rows_of_it, "bytes": size, "columns": [], "reading": reading})
+    (pull / "Opportunity" / "manifest.json").write_bytes(orjson.dumps(manifest))
+    load(con, pull, now=NOON)
+    found = {row["opportunity_id"]: row["next_step"] for row in rows(con, "select opportunity_id, next_step from core.opportunity")}
+    assert found == {opp_id(n): "third" if n % 2 else "second" for n in range(1, 40)}
+
+
 def test_the_same_pull_twice_changes_nothing(con: Any, tmp_path: Path) -> None:
     told = [history(1, 1, NOON - DAY, "Prospecting")]
     pull = sales(tmp_path, 1, [opportunity(i) for i in range(1, 6)], full=True, OpportunityHistory=told)
