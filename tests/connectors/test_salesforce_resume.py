@@ -186,7 +186,7 @@ def first(org):
 @pytest.mark.parametrize("api", ["bulk", "rest"])
 def test_killed_at_any_request_the_next_run_fetches_only_what_is_not_there(org, tmp_path, monkeypatch, api, answered):
     monkeypatch.setattr(extract, "LOGGED", ())
-    monkeypatch.setattr(refresh, "partial", lambda *args: None)  # only the requests for the deals themselves
+    monkeypatch.setattr(refresh, "beside", lambda *args, **more: [])  # only the requests for the deals themselves
     for request in range(1, 99):
         night = Night(org, tmp_path / str(request), monkeypatch, api=api)
         org.request_log.clear()
@@ -204,6 +204,52 @@ def test_killed_at_any_request_the_next_run_fetches_only_what_is_not_there(org, 
         assert list(night.directory.parent.iterdir()) == [night.directory], "nor anything else"
         assert not list(tmp_path.rglob("*.part"))
     assert request > 8
+
+
+@pytest.mark.parametrize("second", [False, True], ids=["the first run", "the run that goes on"])
+@pytest.mark.slow
+def test_killed_between_any_two_steps_on_disk(org, tmp_path, monkeypatch, second):
+    """A file renamed, a directory moved, a journal written: the process dies before each of them."""
+    monkeypatch.setattr(extract, "LOGGED", ())
+    monkeypatch.setattr(refresh, "beside", lambda *args, **more: [])
+    for step in range(1, 300):
+        night = Night(org, tmp_path / str(step), monkeypatch, ("Opportunity", "Account"), api="bulk")
+        if second:
+            assert night.die_at(2, path="/results?", answered=True)
+        if not dies_before(step, night):
+            break
+        night.pull()
+        assert night.rows() == held(org)
+        assert set(night.rows("Account")) == {id for (id,) in org.rows('SELECT "Id" FROM "Account"')}
+        night.load()
+        assert org.jobs.all() == []
+        assert [path.name for path in night.directory.parent.iterdir() if path.is_dir()] == [night.directory.name]
+    assert step > 20
+
+
+def dies_before(step, night):
+    """Pull, and die before the step of that number that changes a name on disk. Whether there was one."""
+    dead, steps = [], []
+
+    def guarded(original):
+        def change(*args, **kwargs):
+            if "sales" in str(args[0]) or kwargs:
+                steps.append(args)
+            if dead or len(steps) == step:
+                dead.append(args)
+                raise Killed
+            return original(*args, **kwargs)
+
+        return change
+
+    with night.patch.context() as patch:
+        for name in ("replace", "rename", "unlink", "rmdir"):
+            patch.setattr(os, name, guarded(getattr(os, name)))
+        try:
+            night.pull()
+        except Killed:
+            return True
+    return bool(dead)
 
 
 def test_pages_that_came_are_not_fetched_again_and_the_others_once(org, tmp_path, monkeypatch):
