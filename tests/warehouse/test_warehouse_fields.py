@@ -27,6 +27,7 @@ from warehouse_land import (
 
 from connectors.landing import Field, LandedFile, Manifest
 from warehouse import derive
+from warehouse.connection import open_warehouse
 from warehouse.load import known_fields, load
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -227,6 +228,18 @@ def test_a_hidden_field_of_an_account_keeps_its_values_too(con: Any, tmp_path: P
     held = one(con, "select name, industry, employees from core.account where account_id = $1", ACCOUNT)
     assert held == {"name": "Nordwind SE", "industry": "Energy", "employees": 120}
     assert notice(result, "Account").startswith("Industry, NumberOfEmployees are no longer visible")
+
+
+def test_fields_that_are_not_read_any_more_were_not_taken_from_us(tmp_path: Path) -> None:
+    """A warehouse from before ages were left out of what is read."""
+    path = tmp_path / "w.duckdb"
+    with open_warehouse(path, threads=1) as warehouse:
+        load(warehouse.con, sales(tmp_path, 1, [opportunity(1, AgeInDays=30, Idle__c=1)], full=True), now=NOON)
+        warehouse.con.execute("delete from ops.schema_migration where version = 2")
+    with open_warehouse(path, threads=1) as warehouse:
+        result = load(warehouse.con, sales(tmp_path, 2, [opportunity(1, NOON + HOUR)]), now=NOON + DAY)
+        assert notice(result).startswith("Idle__c is no longer visible")
+        assert "AgeInDays" not in custom(warehouse.con, 1)
 
 
 # Deletions ----------------------------------------------------------------------------------------------------------------------
