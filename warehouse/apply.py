@@ -33,6 +33,27 @@ def apply_rows(con: duckdb.DuckDBPyConnection, table: str, new: str, *, key: str
     return int(written[0])
 
 
+def apply_groups(con: duckdb.DuckDBPyConnection, table: str, new: str, *, group: str, key: tuple[str, ...], within: str) -> int:
+    """As `apply_rows`, for a large table whose rows belong to groups that `new` speaks for completely. Returns how many rows were
+    written or removed.
+
+    group: column that names the group; key: columns that with it are unique. within: table with the groups in question, in `group`.
+    Only rows of these groups are looked at. `new` holds no others.
+    """
+    columns = ", ".join(f'"{name}"' for name in columns_of(con, table))
+    old = f"select {columns} from {table} semi join {within} using ({group})"
+    row = con.execute(f"select count(*) from ({old} limit 1)").fetchone()
+    if not row or not row[0]:
+        written = con.execute(f"insert into {table} by name select {columns} from {new}").fetchone()
+        return int(written[0]) if written else 0
+    con.execute(f"create or replace temp table differing as select {columns} from {new} except {old}")
+    con.execute(f"create or replace temp table applied as {old} except select {columns} from {new}")
+    same = " and ".join(f'o."{name}" = a."{name}"' for name in (group, *key))
+    removed = con.execute(f"delete from {table} o using applied a where {same}").fetchone()
+    written = con.execute(f"insert into {table} by name from differing").fetchone()
+    return int(removed[0] if removed else 0) + int(written[0] if written else 0)
+
+
 def columns_of(con: duckdb.DuckDBPyConnection, table: str) -> list[str]:
     """Columns of schema.table, in order."""
     return [column[0] for column in con.execute(f"from {table} limit 0").description]

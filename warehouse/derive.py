@@ -17,13 +17,13 @@ from typing import Any
 import duckdb
 
 from warehouse import raw, stages
-from warehouse.apply import apply_rows
+from warehouse.apply import apply_groups, apply_rows
 from warehouse.business import Business
 from warehouse.writeback import FIELDS
 
 HERE = Path(__file__).parent / "sql"
 # Raise it when the SQL derives other values from the same records: every source is then derived anew.
-DERIVATION = 2
+DERIVATION = 3
 DEALS = {"salesforce": "Opportunity", "hubspot": "deals"}
 
 # Tables of raw that the SQL reads, there or not: a CRM may refuse any of them.
@@ -67,12 +67,13 @@ VOLATILE = {
 }
 TEMPORARY = {
     "account_survivor", "activity_fact", "applied", "cast_failure", "close_told", "deal", "deal_survivor", "delivered", "delta",
-    "differing", "fact", "field_gone", "fields", "in_scope", "landed", "live", "new_account", "new_activity", "new_contact_role", "new_crm_flag",
-    "new_exchange_rate", "new_opportunity", "new_owner", "new_pipeline", "new_stage", "new_stage_event", "next_step_told",
-    "pipeline_clean", "pipeline_definition", "pipeline_renamed", "pipeline_stage", "process_told", "rate_moved", "renamed_stage",
-    "renamed_version", "stage_alias", "stage_change", "stage_dropped", "stage_flag", "stage_now", "stage_of_org",
-    "rate_of_deal", "record_type", "refreshed", "restated", "stage_definition", "stage_known", "stage_move", "stage_seen", "stage_told",
-    "told", "told_field", "told_source", "touched", "touched_account", "touched_deal", "touched_table", "version_change",
+    "differing", "fact", "field_gone", "field_told", "fields", "first_told", "in_scope", "landed", "live", "new_account", "new_activity",
+    "new_contact_role", "new_crm_flag", "new_exchange_rate", "new_opportunity", "new_owner", "new_pipeline", "new_seen", "new_stage",
+    "new_stage_event", "new_version", "next_step_told", "pipeline_clean", "pipeline_definition", "pipeline_renamed", "pipeline_stage",
+    "present", "process_told", "rate_moved", "rate_of_deal", "record_type", "refreshed", "renamed_stage", "renamed_version", "restated",
+    "seen", "seen_before", "stage_alias", "stage_change", "stage_definition", "stage_dropped", "stage_flag", "stage_known", "stage_move",
+    "stage_now", "stage_of_org", "stage_seen", "stage_stated", "stage_told", "state_before", "state_told", "told", "told_field",
+    "told_source", "touched", "touched_account", "touched_deal", "touched_table", "version_state",
 }  # fmt: skip
 OURS = re.compile(r"plumbline_.*", re.IGNORECASE)
 # From which day on the rates of a currency are others than before: a deal is converted by the rate of its close date.
@@ -393,7 +394,7 @@ def _derive_deals(
         return _derive_nothing(con, settings, now=now, stage_config=stage_config, defined=defined)
     if crm == "salesforce":
         _run(con, "salesforce/stage_flag.sql")
-    _run(con, f"{crm}/deal.sql", f"{crm}/history.sql")
+    _run(con, f"{crm}/deal.sql", f"{crm}/history.sql", "core/seen.sql")
     con.execute("drop table fields; drop table told")
     done("deals read")
     moved = False
@@ -403,11 +404,13 @@ def _derive_deals(
     _run(con, "core/opportunity.sql", "core/crm_flag.sql")
     done("deals derived")
     counts = _count(con)
+    _run(con, "core/version.sql", "core/version_stage.sql")
+    done("versions derived")
     # In the order in which readers join them; all of it is one transaction.
-    _run(con, "core/version.sql")
     con.execute("create or replace temp table in_scope as select opportunity_key from new_opportunity")
     scope = "opportunity_key in (select opportunity_key from in_scope)"
     apply_rows(con, "core.opportunity", "new_opportunity", key="opportunity_key", scope=scope)
+    apply_groups(con, "core.opportunity_version", "new_version", group="opportunity_key", key=("valid_from",), within="in_scope")
     # A deal may come back to a stage within a second: where it came from tells the two moves apart.
     move = "concat(opportunity_key, \"at\", from_crm_stage, '>', to_crm_stage)"
     apply_rows(con, "core.stage_event", "new_stage_event", key=move, scope=scope)

@@ -66,6 +66,8 @@ def _write(con: duckdb.DuckDBPyConnection, part: Path) -> None:
                 if schema != "raw":
                     copy.execute(f"create schema if not exists {schema}")
             for table in definitions("table"):
+                if table.name.startswith("raw."):
+                    continue
                 copy.execute(table.sql)
                 order = f" order by {ORDER[table.name]}" if table.name in ORDER else ""
                 copy.execute(f'insert into published.{table.name} by name from "{private}".{table.name}{order}')

@@ -205,8 +205,13 @@ def note_versions(con: duckdb.DuckDBPyConnection) -> None:
 def restate(con: duckdb.DuckDBPyConnection, source: str) -> None:
     """Say the stages of deals, events and versions again, by the map in force. Runs inside the caller's transaction."""
     con.execute("set variable source = $1", [source])
-    _run(con, "core/restate.sql", "core/stage_event.sql")
+    _run(con, "core/restate.sql", "core/stage_event.sql", "core/version_stage.sql")
     con.execute("""
+        update core.opportunity_version v set stage = n.stage, is_closed = n.is_closed, is_won = n.is_won
+        from new_version n
+        where v.opportunity_key = n.opportunity_key and v.valid_from = n.valid_from
+          and (v.stage, v.is_closed, v.is_won) is distinct from (n.stage, n.is_closed, n.is_won);
+
         update core.stage_event e set from_stage = n.from_stage, to_stage = n.to_stage, kind = n.kind
         from new_stage_event n
         where e.opportunity_key = n.opportunity_key and e."at" = n."at" and e.to_crm_stage = n.to_crm_stage

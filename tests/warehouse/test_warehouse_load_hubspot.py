@@ -188,7 +188,7 @@ def test_property_history_tells_moves_pushes_and_next_steps(con: Any, tmp_path: 
         hs_next_step=[(day[2], "Call"), (day[4], "Call"), (day[6], "")],
         pipeline=[(day[0], "default")],
     )
-    closed = deal(1, dealstage="closedwon", hs_is_closed="true", hs_is_closed_won="true", closedate="2026-12-24T11:00:00Z")
+    closed = deal(1, day[20], dealstage="closedwon", hs_is_closed="true", hs_is_closed_won="true", closedate="2026-12-24T11:00:00Z")
     load(con, inbound(tmp_path, 1, [closed], full=True, history=[told]), now=NOON)
     found = deals_of(con)["1"]
     assert (found["closed_at"], found["stage_entered_at"], found["next_step_changed_at"]) == (day[20], day[20], day[6])

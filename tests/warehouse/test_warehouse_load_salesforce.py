@@ -161,8 +161,8 @@ def test_changed_values_change_the_row_and_open_a_version(con: Any, tmp_path: Pa
     of_deal = "select valid_from, valid_to, amount from core.opportunity_version where opportunity_key = $1 order by 1"
     versions = rows(con, of_deal, f"sales:{opp_id(1)}")
     assert versions == [
-        {"valid_from": NOON, "valid_to": NOON + DAY, "amount": 1000},
-        {"valid_from": NOON + DAY, "valid_to": None, "amount": 5000},
+        {"valid_from": NOON - 30 * DAY, "valid_to": NOON + HOUR, "amount": 1000},
+        {"valid_from": NOON + HOUR, "valid_to": None, "amount": 5000},
     ]
 
 
@@ -172,11 +172,12 @@ def test_a_record_nobody_touched_since_it_was_made_has_been_so_all_the_time(con:
 
 
 def test_a_clock_set_back_leaves_no_empty_version(con: Any, tmp_path: Path) -> None:
-    load(con, sales(tmp_path, 1, [opportunity(1)], full=True), now=NOON)
+    made = stamp(NOON - 30 * DAY)
+    load(con, sales(tmp_path, 1, [opportunity(1, CreatedDate=made)], full=True), now=NOON)
     for run, amount in ((2, 2.0), (3, 3.0)):
-        load(con, sales(tmp_path, run, [opportunity(1, NOON + run * HOUR, Amount=amount)]), now=NOON - DAY)
+        load(con, sales(tmp_path, run, [opportunity(1, NOON + run * HOUR, Amount=amount, CreatedDate=made)]), now=NOON - DAY)
     versions = rows(con, "select valid_from, valid_to, amount from core.opportunity_version")
-    assert versions == [{"valid_from": NOON, "valid_to": None, "amount": 3}]
+    assert versions == [{"valid_from": NOON - 30 * DAY, "valid_to": None, "amount": 3}]
 
 
 def test_deletions_and_returns(con: Any, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
--- Deals, versions and moves of a source by the stage map in force. The CRM's flags win, as in opportunity.sql.
+-- Deals and moves of a source by the stage map in force. The CRM's flags win, as in opportunity.sql.
 create or replace temp table restated as
 with staged as (
     select o.opportunity_key, coalesce(m.label, o.crm_stage) as label, m.probability,
@@ -17,17 +17,19 @@ from restated r
 where o.opportunity_key = r.opportunity_key
   and (o.stage, o.stage_rank, o.crm_stage_label, o.stage_default_probability) is distinct from (r.stage, r.stage_rank, r.label, r.probability);
 
-update core.opportunity_version v
-set stage = case when v.is_won then 'closed_won' when v.is_closed then 'closed_lost' when m.stage in ('closed_won', 'closed_lost') then 'unmapped'
-                 else m.stage end
-from core.opportunity o, core.stage_map m
-where o.opportunity_key = v.opportunity_key and o.source = getvariable('source')
-  and m.source = o.source and m.pipeline = v.pipeline and m.crm_stage = v.crm_stage
-  and v.stage is distinct from case when v.is_won then 'closed_won' when v.is_closed then 'closed_lost'
-                                    when m.stage in ('closed_won', 'closed_lost') then 'unmapped' else m.stage end;
-
 create or replace temp table stage_move as
 select e.opportunity_key, o.opportunity_id, o.pipeline, e."at", '' as seq, e.from_crm_stage, e.to_crm_stage
 from core.stage_event e
 join core.opportunity o using (opportunity_key)
 where o.source = getvariable('source');
+
+create or replace temp table version_state as
+select v.*
+from core.opportunity_version v
+join core.opportunity o using (opportunity_key)
+where o.source = getvariable('source');
+
+create or replace temp table present as
+select opportunity_key, pipeline, crm_stage, stage, is_closed, is_won, currency, amount_home, fx_rate
+from core.opportunity
+where source = getvariable('source');

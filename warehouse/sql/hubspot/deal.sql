@@ -6,6 +6,16 @@ create or replace temp macro instant_of(value) as
 create or replace temp macro day_of(value) as
     coalesce(if(length(value) <= 10, try_strptime(value, '%Y-%m-%d')::date, NULL), (instant_of(value) at time zone getvariable('timezone'))::date);
 
+-- category_of: a forecast category in one spelling, from the value's name or its label.
+create or replace temp macro category_word(value) as nullif(lower(regexp_replace(trim(value), '[^A-Za-z]+', '_', 'g')), '');
+create or replace temp macro category_of(value) as
+    case when category_word(value) in ('omit', 'omitted', 'not_forecasted') then 'omitted'
+         when category_word(value) in ('commit', 'forecast') then 'commit'
+         when category_word(value) in ('closed', 'closed_won') then 'closed'
+         when category_word(value) in ('best_case', 'bestcase') then 'best_case'
+         when category_word(value) in ('most_likely', 'mostlikely') then 'most_likely'
+         else category_word(value) end;
+
 -- fields: the touched deals with the properties that have a column of their own, as text.
 create or replace temp table fields as
 select id, payload, modified_at, is_deleted as gone, deleted_at as gone_at, landed_at,
@@ -73,7 +83,6 @@ association as (
 ),
 typed as (
     select f.*, try_cast(hs_is_closed as boolean) as closed, try_cast(hs_is_closed_won as boolean) as won,
-           lower(regexp_replace(trim(hs_manual_forecast_category), '[^A-Za-z]+', '_', 'g')) as category,
            instant_of(notes_last_updated) as last_activity
     from fields f
 )
@@ -90,12 +99,7 @@ select getvariable('source') || ':' || t.id as opportunity_key, t.id as opportun
            as amount_home_told,
        -- Delivered as the text of a 32-bit float: 0.4 arrives as 0.4000000059604644775390625.
        coalesce(try_cast(t.hs_deal_stage_probability as decimal(18, 6)), g.probability)::decimal(7, 6) as probability,
-       case when t.category in ('omit', 'omitted', 'not_forecasted') then 'omitted'
-            when t.category in ('commit', 'forecast') then 'commit'
-            when t.category in ('closed', 'closed_won') then 'closed'
-            when t.category in ('best_case', 'bestcase') then 'best_case'
-            when t.category in ('most_likely', 'mostlikely') then 'most_likely'
-            else nullif(t.category, '') end as forecast_category,
+       category_of(t.hs_manual_forecast_category) as forecast_category,
        -- createdate may be edited by people; hs_createdate is the system's.
        coalesce(instant_of(t.hs_createdate), instant_of(t.createdate)) as created_at,
        day_of(t.closedate) as close_date,

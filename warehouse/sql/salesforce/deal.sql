@@ -1,3 +1,10 @@
+-- category_of: a forecast category in one spelling. ForecastCategory spells Commit as Forecast and Best Case as BestCase; people read
+-- ForecastCategoryName.
+create or replace temp macro category_of(value) as
+    case lower(regexp_replace(trim(value), '[^A-Za-z]+', '_', 'g'))
+        when 'forecast' then 'commit' when 'bestcase' then 'best_case' when 'mostlikely' then 'most_likely'
+        else lower(regexp_replace(trim(value), '[^A-Za-z]+', '_', 'g')) end;
+
 -- fields: the touched opportunities with the fields that have a column of their own, as text.
 create or replace temp table fields as
 select id, payload, modified_at, is_deleted as gone, deleted_at as gone_at, landed_at,
@@ -50,7 +57,6 @@ typed as (
     -- A stage that was changed after the record says more than the record does.
     select f.*, coalesce(if(s.modified_at > f.modified_at, s.is_closed, NULL), try_cast(f.IsClosed as boolean)) as closed,
            coalesce(if(s.modified_at > f.modified_at, s.is_won, NULL), try_cast(f.IsWon as boolean)) as won,
-           lower(regexp_replace(trim(coalesce(ForecastCategoryName, ForecastCategory)), '[^A-Za-z]+', '_', 'g')) as category,
            try_cast(LastActivityDate as date) as last_activity_day
     from fields f
     left join stage_flag s on s.crm_stage = f.StageName
@@ -62,9 +68,7 @@ select getvariable('source') || ':' || t.id as opportunity_key, t.id as opportun
        try_cast(t.Amount as decimal(18, 2)) as amount, coalesce(t.CurrencyIsoCode, getvariable('org_currency')) as currency,
        NULL::decimal(18, 2) as amount_home_told,
        (try_cast(t.Probability as decimal(18, 6)) / 100)::decimal(7, 6) as probability,
-       -- ForecastCategory spells Commit as Forecast and Best Case as BestCase; ForecastCategoryName is what people read.
-       case t.category when 'forecast' then 'commit' when 'bestcase' then 'best_case' when 'mostlikely' then 'most_likely' else t.category end
-           as forecast_category,
+       category_of(coalesce(t.ForecastCategoryName, t.ForecastCategory)) as forecast_category,
        try_cast(t.CreatedDate as timestamptz) as created_at, try_cast(t.CloseDate as date) as close_date,
        try_cast(t.LastStageChangeDate as timestamptz) as crm_stage_entered_at, t.Description as description, t.NextStep as next_step,
        -- A day that has not come when the record was read stands for a meeting to come: what happened, happened before it was read.
