@@ -36,6 +36,7 @@ class Earlier:
         for left in landing.left_behind():
             self._left.setdefault(left.object, []).append(left)
         self._given_up: list[tuple[LeftOver, Landed]] = []
+        self._gone_on: list[tuple[SObject, Landed]] = []
 
     def whole_anew(self) -> set[str]:
         """Objects that an earlier run began to read whole although the warehouse knew them."""
@@ -64,6 +65,7 @@ class Earlier:
             elif lower is None or not self._is_another_attempt(left, landed):
                 self._given_up.append((left, landed))
         if found:
+            self._gone_on.append((spec, found))
             self.say(f"{spec.name}: going on where an earlier run stopped, {sum(r.rows for r in found.readings):,} records are there")
         return found
 
@@ -71,6 +73,8 @@ class Earlier:
         """Close the jobs of what was given up, and remove it. What cannot be closed now is tried again by the next run."""
         for lefts in self._left.values():  # what is read beside an object is always read anew; an object that is not read has no use
             self._given_up += [(left, landed) for left in lefts if (landed := Landed.resume(left.directory))]
+        for spec, landed in self._gone_on:
+            bulk.close(self.client, spec, landed)  # of readings that came to their end before the job could be closed
         for left, landed in self._given_up:
             landed.let_all_go()
             bulk.close(self.client, SObject(left.object, of=left.object.split(".")[0]), landed)
