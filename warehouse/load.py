@@ -183,7 +183,7 @@ def _land(run: _Loading, obj: LandedObject) -> None:
             _complete_associations(run, table)
         told = replace(obj, mode="full") if run.mend else obj  # read by id: no index that lags behind, so no stamp is too old
         result = raw.merge(con, told, table, source=source, run_id=run_id, now=now, whole=whole)
-        if run.pull.tells_deletions(obj.name):
+        if run.pull.tells_deletions(obj.name) and obj.mode != "full":  # else an earlier run read it, and what went may have gone since
             con.execute("insert into live select $1, id from landed where not is_deleted", [table])
     derive.touch(con, table, delivered=obj.name == derive.DEALS[run.pull.crm], anew=run.mend)
     counts = ObjectCounts(obj.name, obj.mode, obj.rows, bytes=obj.bytes, calls=obj.calls, notice=obj.notice)

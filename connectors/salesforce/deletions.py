@@ -60,7 +60,7 @@ def land_log(run: _Run, spec: SObject, records: Manifest, began: datetime | None
     covered = instant(str(told.get("latestDateCovered"))) or committed
     manifest.watermark = max(committed, min(end, covered))
     available = instant(str(told.get("earliestDateAvailable")))
-    if committed < earliest or (available is not None and available > committed):
+    if committed < earliest or (available is not None and available >= committed):
         manifest.notice = GAP
     return run.finish(manifest, before)
 

@@ -196,8 +196,11 @@ class _Run:
             self.earlier.close()
 
     def land_log(self, spec: SObject) -> None:
-        """What went of an object, and what there is where the org's log does not tell."""
-        records = self._landed(spec)
+        """What went of an object, and what there is where the org's log does not tell. After the object itself is brought up to date:
+        so whatever was read of it is older than what the log and the listing say."""
+        self._landed(spec)
+        self.top_up(spec.name)
+        records = self.manifests[spec.name]
         selection, began = self.read.get(spec.name, (None, None))
         log = deletions.land_log(self, spec, records, began)
         if log.notice != deletions.GAP or not selection:
