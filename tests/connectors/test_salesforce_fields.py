@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from connectors.http import RetryPolicy
+from connectors.landing import mark_loaded
 from connectors.salesforce import extract
 from connectors.salesforce.client import Client
 from connectors.salesforce.objects import OBJECTS
@@ -84,6 +85,7 @@ class Nights:
             client=Client(chosen, POLICY),
         )  # fmt: skip
         result = load(self.con, self.directory, now=self.org.clock.now(), fields=chosen.fields)
+        mark_loaded(self.directory)
         return {counts.object: counts for counts in result}
 
     def manifest(self, obj):
