@@ -20,7 +20,7 @@ from typing import Any
 
 import orjson
 
-from connectors.landing import JOURNAL, LandedFile, write_json
+from connectors.landing import JOURNAL, MANIFEST, LandedFile, write_json
 
 FORMAT = 1
 
@@ -153,8 +153,8 @@ class Landed:
         self.let_go()
         self.reading.forget()
         kept = {page.file.name for reading in self.readings for page in reading.pages}
-        if kept:
-            kept |= {"manifest.json", JOURNAL}
+        kept |= {JOURNAL} if self.keep else set()  # it is replaced in one step: it may name jobs to be closed
+        kept |= {MANIFEST} if len(self.readings) > 1 else set()  # of the readings before this one
         for path in self.directory.iterdir():
             if path.name not in kept:
                 path.unlink()

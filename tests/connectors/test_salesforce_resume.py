@@ -406,6 +406,18 @@ def test_objects_that_were_finished_are_kept_when_another_fails(org, tmp_path, m
     assert {f["reading"] for f in night.manifest()["files"]} == {0} and night.manifest()["mode"] == "incremental"
 
 
+def test_a_share_that_ends_while_an_empty_object_is_asked_again_keeps_it(org, tmp_path, monkeypatch):
+    night = Night(org, tmp_path, monkeypatch, ("Task", "Event"), api="rest")
+    org.faults.arm("status", status=503, path="FROM.Event", times=None)
+    with pytest.raises(CrmUnavailableError):
+        night.pull()
+    org.faults.clear()
+    night.settings = night.settings.model_copy(update=share_of(org, 3))  # none is left to look whether there are tasks by now
+    result = night.pull_within_share()
+    assert "Task" in result.objects and "stopped after 3" in result.stopped
+    assert night.manifest("Task")["files"] == [] and night.manifest("Task")["complete"]
+
+
 def test_what_was_loaded_is_not_taken_over_again(org, tmp_path, monkeypatch):
     night = Night(org, tmp_path, monkeypatch)
     night.pull()
