@@ -33,7 +33,7 @@ def pull(
 
     since: committed watermark per object; an object without one is read whole. full: read everything whole.
     known: accepted for symmetry with HubSpot; Salesforce tells deletions and restorations itself.
-    fields: the fields that the warehouse knew of before, {object: {name: type}}; a first sync has none.
+    fields: the fields that the warehouse knew of before, {object: {name: type}}, of a formula "calculated currency"; a first sync has none.
     budget: what this run may still spend of the org's calls, shared with whatever else it does there; None: one of its own.
     Raises a CrmError; then the directory has no pull.json and nothing in it counts.
     """
