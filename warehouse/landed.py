@@ -168,12 +168,13 @@ def read_pull(directory: Path) -> LandedPull:
 def stage(con: duckdb.DuckDBPyConnection, obj: LandedObject, keep: Iterable[str] = (), source: str = "") -> set[str]:
     """Fill the temporary table `landed` from the object's files. Returns the names of the fields seen in the files.
 
-    keep: fields that the CRM was not asked for, or would not give: each flat record gets the value that raw holds of `source`.
+    keep: fields that the CRM was not asked for, or would not give: each record gets the value that raw holds of `source`.
     Raises LandingError when the files do not hold the rows that the manifest counts: a load of half a file would delete deals.
     """
+    kept = _Kept(source, obj.shape.table, tuple(keep))
     readers: dict[str, Callable[[duckdb.DuckDBPyConnection, LandedObject], set[str]]] = {
-        RECORD: partial(_records, kept=_Kept(source, obj.shape.table, tuple(keep))), FIELDS: partial(_records, empty=True), IDS: _records,
-        CRM_OBJECT: _crm_objects, DOCUMENT: _documents, HISTORY: _history, ASSOCIATIONS: _associations, DELETIONS: _deletions,
+        RECORD: partial(_records, kept=kept), FIELDS: partial(_records, empty=True), IDS: _records,
+        CRM_OBJECT: partial(_crm_objects, kept=kept), DOCUMENT: _documents, HISTORY: _history, ASSOCIATIONS: _associations, DELETIONS: _deletions,
     }  # fmt: skip
     try:
         names = readers[obj.shape.reader](con, obj)
@@ -197,6 +198,12 @@ class _Kept:
     table: str
     names: tuple[str, ...]
 
+    def value(self, name: str) -> str:
+        return f"before.payload ->> {_literal(_path(name))}"
+
+    def join(self, key: str) -> str:
+        return f"left join raw.{self.table} before on before.source = {_literal(self.source)} and before.id = {key}"
+
 
 def _records(con: duckdb.DuckDBPyConnection, obj: LandedObject, *, kept: _Kept | None = None, empty: bool = False) -> set[str]:
     """Flat records: CSV, or JSON with typed values and parents as nested objects. empty: empty values are in the payload, as null."""
@@ -214,8 +221,8 @@ def _records(con: duckdb.DuckDBPyConnection, obj: LandedObject, *, kept: _Kept |
     plain = {name: _plain(name, types.get(name, "")) for name in expressions}
     before = ""
     if kept and (names := [name for name in kept.names if name not in expressions]):
-        plain |= {name: f"before.payload ->> {_literal(_path(name))}" for name in names}
-        before = f"left join raw.{kept.table} before on before.source = {_literal(kept.source)} and before.id = record.{_name(obj.key)}"
+        plain |= {name: kept.value(name) for name in names}
+        before = kept.join(f"record.{_name(obj.key)}")
     values = f"to_json({{{', '.join(f'{_literal(name)}: {plain[name]}' for name in sorted(plain))}}})"
     shape = obj.shape
 
@@ -294,7 +301,7 @@ def _json_source(con: duckdb.DuckDBPyConnection, obj: LandedObject, names: list[
     return source, expressions
 
 
-def _crm_objects(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]:
+def _crm_objects(con: duckdb.DuckDBPyConnection, obj: LandedObject, *, kept: _Kept) -> set[str]:
     """HubSpot objects: `properties` is the record, everything in it is text or null."""
     if not obj.files:
         return _nothing(con)
@@ -302,16 +309,23 @@ def _crm_objects(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]:
         obj, id="VARCHAR", properties="JSON", updatedAt="VARCHAR", archived="BOOLEAN", archivedAt="VARCHAR", associations="JSON"
     )
     names = [row[0] for row in con.execute(f"select distinct unnest(json_keys(properties)) as name from {source} order by name").fetchall()]
-    payload = f"json_merge_patch('{{}}', to_json(json_transform(properties, {_literal(json.dumps(dict.fromkeys(names, 'VARCHAR')))})))"
-    archived = "true" if obj.name.endswith(".archived") else "coalesce(archived, false)"
+    told = f"json_transform(record.properties, {_literal(json.dumps(dict.fromkeys(names, 'VARCHAR')))})" if names else "'{}'::json"
+    payload, before = f"json_merge_patch('{{}}', to_json({told}))", ""
+    if names and (missing := [name for name in kept.names if name not in names]):
+        values = {name: f"told.{_name(name)}" for name in names} | {name: kept.value(name) for name in missing}
+        fields = ", ".join(f"{_literal(name)}: {values[name]}" for name in sorted(values))
+        payload = f"json_merge_patch('{{}}', to_json({{{fields}}}))"
+        before = f"cross join lateral (select {told} as told) {kept.join('record.id')}"
+    archived = "true" if obj.name.endswith(".archived") else "coalesce(record.archived, false)"
     con.execute(f"""
         create or replace temp table landed as
-        select id, NULL::varchar as parent_id, {payload if names else "'{}'::json"} as payload,
-               coalesce(try_cast(properties ->> '$.hs_lastmodifieddate' as timestamptz), try_cast(updatedAt as timestamptz)) as modified_at,
-               {archived} as is_deleted, if({archived}, try_cast(archivedAt as timestamptz), NULL) as deleted_at,
-               associations
-        from {source}
-        where id is not null
+        select record.id, NULL::varchar as parent_id, {payload} as payload,
+               coalesce(try_cast(record.properties ->> '$.hs_lastmodifieddate' as timestamptz), try_cast(record.updatedAt as timestamptz))
+                   as modified_at,
+               {archived} as is_deleted, if({archived}, try_cast(record.archivedAt as timestamptz), NULL) as deleted_at,
+               record.associations
+        from {source} record {before}
+        where record.id is not null
     """)
     _check_rows(con, obj)
     _newest_only(con)

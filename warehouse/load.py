@@ -19,6 +19,7 @@ from warehouse import derive, raw
 from warehouse.business import Business, business_of
 from warehouse.landed import (
     ASSOCIATIONS,
+    CRM_OBJECT,
     DELETIONS,
     FIELDS,
     IDS,
@@ -196,8 +197,10 @@ def _land(run: _Loading, obj: LandedObject) -> None:
 
 
 def _not_asked_for(run: _Loading, obj: LandedObject) -> list[str]:
-    """Fields of a flat object that were there once and are not any more, or could not be read this time: their last values stay."""
-    if obj.shape.reader != RECORD or not obj.fields:
+    """Fields of an object that were there once and are not any more, or could not be read this time: their last values stay."""
+    name = obj.name.removesuffix(".archived")  # the same records, described once
+    described = run.pull.object(name) or obj
+    if obj.shape.reader not in (RECORD, CRM_OBJECT) or not described.fields:
         return []
     rows = run.con.execute(
         """
@@ -205,9 +208,9 @@ def _not_asked_for(run: _Loading, obj: LandedObject) -> list[str]:
         union
         select name from core.field_lost where source = $1 and object = $2
         """,
-        [run.pull.source, obj.name],
+        [run.pull.source, name],
     ).fetchall()
-    return sorted({row[0] for row in rows} - {f["name"] for f in obj.fields})
+    return sorted({row[0] for row in rows} - {f["name"] for f in described.fields})
 
 
 def _without_archived(run: _Loading) -> None:

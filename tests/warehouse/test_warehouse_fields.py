@@ -16,7 +16,10 @@ from warehouse_land import (
     TYPES,
     SalesforcePull,
     counts,
+    deal,
     deals_of,
+    hs,
+    inbound,
     one,
     opp_id,
     opportunity,
@@ -228,6 +231,19 @@ def test_a_hidden_field_of_an_account_keeps_its_values_too(con: Any, tmp_path: P
     held = one(con, "select name, industry, employees from core.account where account_id = $1", ACCOUNT)
     assert held == {"name": "Nordwind SE", "industry": "Energy", "employees": 120}
     assert notice(result, "Account").startswith("Industry, NumberOfEmployees are no longer visible")
+
+
+def test_a_property_that_a_portal_archives_keeps_its_values_too(con: Any, tmp_path: Path) -> None:
+    at = NOON - 30 * DAY
+    first = [deal(n, NOON, tier=f"T{n}", createdate=hs(at), hs_createdate=hs(at)) for n in (1, 2, 3)]
+    load(con, inbound(tmp_path, 1, first, full=True), now=NOON)
+    saved = [deal(n, NOON + HOUR, createdate=hs(at), hs_createdate=hs(at)) for n in (1, 2)]
+    archived = [{**saved[1], "archived": True, "archivedAt": hs(NOON + HOUR)}]
+    result = load(con, inbound(tmp_path, 2, saved[:1], archived=archived), now=NOON + DAY)
+    assert notice(result, "deals").startswith("tier is no longer visible")
+    assert counts(result, "deals") == (0, 0, 0, 1, 1)
+    kept = {key: orjson.loads(row["custom"])["tier"] for key, row in deals_of(con).items()}
+    assert kept == {"1": "T1", "2": "T2", "3": "T3"}
 
 
 def test_fields_that_are_not_read_any_more_were_not_taken_from_us(tmp_path: Path) -> None:
