@@ -365,6 +365,12 @@ def _choose_deals(
             from core.opportunity o
             join rate_moved r on r.currency = o.currency and coalesce(o.close_date, getvariable('business_date')) >= r.since
             where o.source = getvariable('source')
+            union all
+            select o.opportunity_id
+            from core.opportunity_version v
+            join rate_moved r on r.currency = v.currency and coalesce(v.close_date, getvariable('business_date')) >= r.since
+            join core.opportunity o using (opportunity_key)
+            where o.source = getvariable('source')
         """)
     con.execute("insert into touched_deal select opportunity_id from core.opportunity where source = getvariable('source') "
                 "and recheck_at <= getvariable('now')")

@@ -24,7 +24,7 @@ join core.opportunity o using (opportunity_key)
 where o.source = getvariable('source');
 
 create or replace temp table version_state as
-select v.*
+select v.* exclude (stage, is_closed, is_won, amount_home)
 from core.opportunity_version v
 join core.opportunity o using (opportunity_key)
 where o.source = getvariable('source');

@@ -14,12 +14,12 @@ select d.opportunity_key,
                 then d.crm_modified_at
             else greatest(getvariable('now'), l."at") end as "at",
        getvariable('now') as seen_at, d.crm_stage, d.crm_stage_entered_at as stage_entered_at, d.pipeline, d.pipeline_id, d.amount, d.currency,
-       d.close_date, d.owner_id, d.probability, d.forecast_category, d.next_step, d.is_deleted, d.deleted_at
+       d.close_date_told as close_date, d.owner_id, d.probability, d.forecast_category, d.next_step, d.is_deleted, d.deleted_at
 from deal d
 left join latest l using (opportunity_key)
 where l.opportunity_key is null
-   or (d.crm_stage, coalesce(d.pipeline_id, d.pipeline), d.amount, d.currency, d.close_date, d.owner_id, d.probability, d.forecast_category,
-       d.next_step, d.is_deleted)
+   or (d.crm_stage, coalesce(d.pipeline_id, d.pipeline), d.amount, d.currency, d.close_date_told, d.owner_id, d.probability,
+       d.forecast_category, d.next_step, d.is_deleted)
       is distinct from
       (l.crm_stage, coalesce(l.pipeline_id, l.pipeline), l.amount, l.currency, l.close_date, l.owner_id, l.probability, l.forecast_category,
        l.next_step, l.is_deleted);
@@ -34,8 +34,8 @@ with stated as (
     union all by name
     select d.opportunity_id, n.* from new_seen n join deal d using (opportunity_key)
 )
--- By the name that the pipeline has now: stages are mapped by it.
-select s.* replace (coalesce(p.pipeline, s.pipeline) as pipeline), lag(s."at") over deals as previous_at,
+-- By the name that the pipeline has now, because stages are mapped by it, and on the day that it is in the business time zone of today.
+select s.* replace (coalesce(p.pipeline, s.pipeline) as pipeline, day_of(s.close_date) as close_date), lag(s."at") over deals as previous_at,
        -- It was there then, so it went later, whatever instant the CRM names.
        max(if(s.is_deleted, NULL, s."at")) over (deals rows between unbounded preceding and 1 preceding) as last_live_at
 from stated s

@@ -102,7 +102,7 @@ select getvariable('source') || ':' || t.id as opportunity_key, t.id as opportun
        category_of(t.hs_manual_forecast_category) as forecast_category,
        -- createdate may be edited by people; hs_createdate is the system's.
        coalesce(instant_of(t.hs_createdate), instant_of(t.createdate)) as created_at,
-       day_of(t.closedate) as close_date,
+       day_of(t.closedate) as close_date, nullif(t.closedate, '') as close_date_told,
        instant_of(t.hs_v2_date_entered_current_stage) as crm_stage_entered_at,
        t.description, nullif(t.hs_next_step, '') as next_step,
        -- A last activity in the future is one that was planned: until it is past, only the reading of the record is certain.

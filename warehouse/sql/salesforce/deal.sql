@@ -5,6 +5,8 @@ create or replace temp macro category_of(value) as
         when 'forecast' then 'commit' when 'bestcase' then 'best_case' when 'mostlikely' then 'most_likely'
         else lower(regexp_replace(trim(value), '[^A-Za-z]+', '_', 'g')) end;
 
+create or replace temp macro day_of(value) as try_cast(value as date);
+
 -- fields: the touched opportunities with the fields that have a column of their own, as text.
 create or replace temp table fields as
 select id, payload, modified_at, is_deleted as gone, deleted_at as gone_at, landed_at,
@@ -70,6 +72,7 @@ select getvariable('source') || ':' || t.id as opportunity_key, t.id as opportun
        (try_cast(t.Probability as decimal(18, 6)) / 100)::decimal(7, 6) as probability,
        category_of(coalesce(t.ForecastCategoryName, t.ForecastCategory)) as forecast_category,
        try_cast(t.CreatedDate as timestamptz) as created_at, try_cast(t.CloseDate as date) as close_date,
+       t.CloseDate as close_date_told,
        try_cast(t.LastStageChangeDate as timestamptz) as crm_stage_entered_at, t.Description as description, t.NextStep as next_step,
        -- A day that has not come when the record was read stands for a meeting to come: what happened, happened before it was read.
        case when t.last_activity_day <= getvariable('business_date') then timezone(getvariable('timezone'), t.last_activity_day::timestamp)

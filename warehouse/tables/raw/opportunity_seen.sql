@@ -10,7 +10,7 @@ create table if not exists raw.opportunity_seen (
     pipeline_id         varchar,                -- the CRM's id of it
     amount              decimal(18, 2),         -- in currency
     currency            varchar,                -- ISO 4217
-    close_date          date,                   -- business day
+    close_date          varchar,                -- as delivered: a day, or an instant whose day depends on the time zone
     owner_id            varchar,                -- the CRM's id
     probability         decimal(7, 6),          -- 0 to 1
     forecast_category   varchar,                -- see core.opportunity
