@@ -9,12 +9,12 @@ UV ?= uv
 demo: .venv/ready-runtime  ## three nights against two simulated CRMs; ARGS="--keep" leaves everything up
 	$(BIN)/plumbline demo $(ARGS)
 
-test: .venv/ready-dev  ## all tests, the fast ones first
-	$(BIN)/pytest
+test: .venv/ready-dev  ## all tests, the fast ones first, a module to a processor
+	$(BIN)/pytest -n auto --dist loadscope
 	$(BIN)/pytest -m slow
 
 test-fast: .venv/ready-dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadscope
 
 lint: .venv/ready-dev  ## style and types
 	$(BIN)/ruff check .
