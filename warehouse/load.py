@@ -276,19 +276,25 @@ def _note_source(run: _Loading) -> None:
 
 
 def _note_fields(run: _Loading) -> None:
-    """core.field: the fields of each object that says what fields it has, and those that came without having been announced.
+    """core.field: the fields of each object that says what fields it has; of deals that say nothing of it, those that came.
 
     What an object no longer announces, it no longer has, or hides: rules must not take it for empty, nor a plan write to it. It is
-    remembered in core.field_lost, and said aloud once. A field of which only an increment has brought values is partial until all have
-    been read: what was in it before has stamps of long ago.
+    remembered in core.field_lost, and said aloud once. So is what went while the object was read, of which a part of the records came.
+    A field of which only an increment has brought values is partial until all have been read: what was in it before has stamps of long ago.
     """
     rows: list[dict[str, Any]] = []
+    withdrawn: list[dict[str, str]] = []
     for obj in run.pull.objects:
         if obj.shape.reader in ABOUT_OTHERS:
             continue
         beside = [f for o in run.pull.objects if o.is_fields_of(obj.name) for f in o.fields] if obj.fields else []
         declared = {f["name"]: f for f in (*beside, *obj.fields)}
-        seen = run.seen_fields.get(obj.name, set()) if declared or obj.name in derive.DEALS.values() else set()
+        seen = run.seen_fields.get(obj.name, set())
+        if declared:
+            withdrawn += [{"object": obj.name, "name": name} for name in sorted(seen - set(declared))]
+            seen = set()
+        elif obj.name not in derive.DEALS.values():
+            seen = set()
         read = _read_of_all(run, obj)
         for name in sorted({*declared, *seen}):
             f = declared.get(name, {})
@@ -309,7 +315,7 @@ def _note_fields(run: _Loading) -> None:
         """,
         {"source": run.pull.source, "rows": json.dumps(rows), "now": run.now},
     )
-    _note_lost(run)
+    _note_lost(run, withdrawn)
     run.con.execute("delete from core.field o using told_field n where o.source = n.source and o.object = n.object and o.name = n.name")
     run.con.execute(
         """
@@ -330,8 +336,8 @@ def _read_of_all(run: _Loading, obj: LandedObject) -> set[str] | None:
     return {f["name"] for o in parts for f in o.fields}
 
 
-def _note_lost(run: _Loading) -> None:
-    """core.field_lost, and the notices of the objects that lost fields with this pull."""
+def _note_lost(run: _Loading, withdrawn: list[dict[str, str]]) -> None:
+    """core.field_lost, and the notices of the objects that lost fields with this pull. withdrawn: what came and is not announced."""
     run.con.execute(
         """
         create or replace temp table field_gone as
@@ -339,8 +345,13 @@ def _note_lost(run: _Loading) -> None:
         from core.field o
         where o.source = $1 and o.type is not null and o.object in (select object from told_field where type is not null)
           and not exists (from told_field n where n.object = o.object and n.name = o.name)
+        union all by name
+        select $1 as source, w.object, w.name, $2::timestamptz as lost_at
+        from (select unnest(from_json($3::json, '[{"object": "VARCHAR", "name": "VARCHAR"}]')) as w)
+        where not exists (from core.field o where o.source = $1 and o.object = w.object and o.name = w.name)
+          and not exists (from core.field_lost l where l.source = $1 and l.object = w.object and l.name = w.name)
         """,
-        [run.pull.source, run.now],
+        [run.pull.source, run.now, json.dumps(withdrawn)],
     )
     run.con.execute(
         """

@@ -224,6 +224,20 @@ def test_a_field_that_is_visible_again_is_read_of_all_deals(con: Any, tmp_path: 
     assert one(con, "select next_step from core.opportunity_version where valid_to is null and opportunity_key = $1", f"sales:{opp_id(2)}")
 
 
+def test_a_field_that_goes_while_the_first_sync_reads_is_lost_from_the_start(con: Any, tmp_path: Path) -> None:
+    """The first page has it; the journal of a killed pull or a later page does not, nor does the describe of the run that ends."""
+    pages = [hidden(opportunity(1), "Tier__c"), opportunity(2, Tier__c="A")]
+    result = load(con, sales(tmp_path, 1, pages, full=True), now=NOON)
+    assert notice(result).startswith("Tier__c is no longer visible")
+    assert rows(con, "select name, type from core.field_lost") == [{"name": "Tier__c", "type": None}]
+    assert rows(con, "from core.field where object = 'Opportunity' and (type is null or name = 'Tier__c')") == []
+    again = load(con, sales(tmp_path, 2, [hidden(opportunity(2, NOON + HOUR), "Tier__c")]), now=NOON + DAY)
+    assert notice(again) == "" and custom(con, 2)["Tier__c"] == "A"
+    night = Night(tmp_path, 3).fields([{"Id": opp_id(n), "Tier__c": "A"} for n in (1, 2)], full=True)
+    load(con, night.add("Opportunity", []).done(), now=NOON + 2 * DAY)
+    assert rows(con, "from core.field_lost") == [] and [custom(con, n)["Tier__c"] for n in (1, 2)] == ["A", "A"]
+
+
 def test_a_hidden_field_of_an_account_keeps_its_values_too(con: Any, tmp_path: Path) -> None:
     load(con, sales(tmp_path, 1, [opportunity(1)], full=True), now=NOON)
     renamed = {"Id": ACCOUNT, "Name": "Nordwind SE", "MasterRecordId": None, "IsDeleted": False, "SystemModstamp": stamp(NOON + HOUR)}
