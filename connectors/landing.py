@@ -7,6 +7,7 @@ One pull of one source is one directory::
         loaded                        empty; written when the warehouse has committed it
         <object>/manifest.json        written when the object is complete
         <object>/journal.json         how far the reading of an object has come, where another run may go on with it
+        <object>/outdated             empty; the warehouse has been told since what this reading cannot know: nobody goes on with it
         <object>/part-00000.csv       the CRM's bytes: csv, json_array (a file is one JSON array) or ndjson
 
 `docs/landing.md` describes the JSON. Instants are ISO 8601 in UTC, sizes are bytes, names are the CRM's own.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +26,7 @@ from typing import Any, Literal
 import orjson
 
 FORMAT = 1
-PULL, MANIFEST, JOURNAL, LOADED = "pull.json", "manifest.json", "journal.json", "loaded"
+PULL, MANIFEST, JOURNAL, LOADED, OUTDATED = "pull.json", "manifest.json", "journal.json", "loaded", "outdated"
 FileFormat = Literal["csv", "json_array", "ndjson"]
 
 
@@ -138,6 +140,14 @@ def mark_loaded(directory: Path) -> None:
     (directory / LOADED).touch()
 
 
+def outdate(root: Path, source: str, objects: Iterable[str]) -> None:
+    """Let nobody go on with what runs of `source` have begun to read of `objects`. To be called before records of them are loaded that
+    were asked for one by one: such a load moves no watermark, so that an older reading would go for newer."""
+    for name in objects:
+        for journal in (root / source).glob(f"*/{name}/{JOURNAL}"):
+            (journal.parent / OUTDATED).touch()
+
+
 def is_of_use(directory: Path) -> bool:
     """Whether a later pull may go on with something in the directory of a pull: it must not be removed."""
     loaded = (directory / LOADED).exists()
@@ -151,13 +161,18 @@ def _unread_name(full: bool) -> str:
 @dataclass(frozen=True)
 class LeftOver:
     """The directory of an object in an earlier run of the source, with a journal. finished: it has a manifest; loaded: the
-    warehouse holds that run's pull."""
+    warehouse holds that run's pull; outdated: the warehouse knows better by now."""
 
     object: str
     run_id: str
     directory: Path
     finished: bool
     loaded: bool
+    outdated: bool
+
+    def give_up(self) -> None:
+        """Let nobody go on with it; what it may have begun elsewhere can still be looked up."""
+        (self.directory / OUTDATED).touch()
 
 
 class Landing:
@@ -189,9 +204,9 @@ class Landing:
         """Objects that have a journal, of the newest run first."""
         runs = sorted((d for d in self.directory.parent.iterdir() if d.is_dir() and d != self.directory), key=lambda d: d.name, reverse=True)
         return [
-            LeftOver(journal.parent.name, run.name, journal.parent, (journal.parent / MANIFEST).exists(), (run / LOADED).exists())
+            LeftOver(d.name, run.name, d, (d / MANIFEST).exists(), (run / LOADED).exists(), (d / OUTDATED).exists())
             for run in runs
-            for journal in sorted(run.glob(f"*/{JOURNAL}"))
+            for d in sorted(journal.parent for journal in run.glob(f"*/{JOURNAL}"))
         ]
 
     def adopt(self, left: LeftOver) -> Path:

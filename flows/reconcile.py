@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from connectors.landing import outdate
 from flows import sync as syncing
 from flows.errors import CRM_FAILED, GateFailed, PlumblineError, SourcesFailed, exit_code
 from flows.steps import step, together
@@ -191,7 +192,9 @@ def _mend(run: Run, sources: list[SourceSettings], outcomes: dict[str, SourceOut
         fetched = together([partial(fetch, run, source, mending, ids) for source, ids, _ in going])
         for (source, _, gone), pulled in zip(going, fetched, strict=True):
             outcome = outcomes[source.name]
-            if not _failed(run, outcome, pulled):
+            if not _failed(run, outcome, pulled) and not isinstance(pulled, BaseException):
+                # What a sync that was killed has read of these deals is older than this, and no watermark would tell.
+                outdate(run.settings.warehouse.landing, source.name, pulled.objects)
                 outcome.mended = load(run, source, mending, gone=gone)
             error = error or outcome.error
     except BaseException as raised:

@@ -273,6 +273,23 @@ def test_lost_sight_of_many_deals_is_not_taken_for_their_end(office):
     assert set(hidden) <= set(office.ids("sales", 1000))
 
 
+def test_what_a_failed_sync_had_read_does_not_bring_back_what_was_marked_since(office, monkeypatch):
+    """A sync reads deals and fails at their history; then sight of one of them is lost. The next sync does not go on with those pages."""
+    org, (deal,) = office.sim.salesforce, office.ids("sales", 1)
+    org.update("Opportunity", deal, {"NextStep": "so that the increment brings it"})
+    office.sim.faults_salesforce.arm("status", status=503, times=50, path="OpportunityFieldHistory")
+    monkeypatch.setattr("connectors.http.random.uniform", lambda *_: 0.0)
+    assert office.plumbline("sync", "sales")[0] == 3
+    office.sim.faults_salesforce.clear()
+    org.hide_records("Opportunity", [deal])
+    assert kinds(office.reconcile("sales")[1]["sales"]) == {deal: ("gone", [])}
+    assert office.plumbline("sync", "sales")[0] == 0
+    assert office.sql("select is_deleted from core.opportunity where opportunity_id = ?", deal) == [(True,)]
+    org.hide_records("Opportunity", [deal], hidden=False)
+    assert kinds(office.reconcile("sales")[1]["sales"])[deal][0] == "revived"
+    assert office.wrong() == []
+
+
 def test_fifty_deals_are_printed_and_all_are_kept(office, monkeypatch):
     office.tamper("update core.opportunity set amount = coalesce(amount, 0) + 1 where source = 'sales' and not is_deleted")
     monkeypatch.setattr("flows.reconcile.BY_ID", 49)

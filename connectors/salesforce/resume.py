@@ -58,11 +58,12 @@ class Earlier:
             landed = Landed.resume(left.directory)
             if landed is None:
                 self._remove(left)
-            elif found is None and not (left.loaded and left.finished) and self._fits(landed, spec, selection, lower, base):
+            elif found is None and self._may_go_on(left) and self._fits(landed, spec, selection, lower, base):
                 found = landed
                 found.directory = self.landing.adopt(left)
                 self._settle(found, selection)
             elif lower is None or not self._is_another_attempt(left, landed):
+                left.give_up()
                 self._given_up.append((left, landed))
         if found:
             self._gone_on.append((spec, found))
@@ -85,6 +86,9 @@ class Earlier:
     def _remove(self, left: LeftOver) -> None:
         if not (left.loaded and left.finished):  # else it is the record of what was loaded
             shutil.rmtree(left.directory, ignore_errors=True)
+
+    def _may_go_on(self, left: LeftOver) -> bool:
+        return not (left.loaded and left.finished) and not left.outdated
 
     def _fits(self, landed: Landed, spec: SObject, selection: Selection, lower: datetime | None, base: datetime | None) -> bool:
         first, last = landed.readings[0], landed.reading

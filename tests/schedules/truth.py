@@ -328,6 +328,8 @@ def _stages(org: SalesforceOrg, con: duckdb.DuckDBPyConnection, found: Differenc
     """The stage map knows what the org defines, and deals are in the stage that the map in force says; rates as the org has them."""
     kept = {(row["pipeline"], row["crm_stage"]): row for row in table(con, "select * from core.stage_map where source = ?", source)}
     pipelines = {ours[id_]["pipeline"] for id_ in both}
+    been = {(ours[deal]["pipeline"], stage) for deal, stage in
+            org.rows('select distinct "OpportunityId", "StageName" from "OpportunityHistory"') if deal in both}  # fmt: skip
     for api, label, probability, closed, won, active in org.rows(
         'select "ApiName", "MasterLabel", "DefaultProbability", "IsClosed", "IsWon", "IsActive" from "OpportunityStage"'
     ):
@@ -335,6 +337,8 @@ def _stages(org: SalesforceOrg, con: duckdb.DuckDBPyConnection, found: Differenc
             row = kept.get((pipeline, api))
             theirs = (label, _hundredth(probability), closed, won, active)
             said = row and (row["label"], row["probability"], row["is_closed"], row["is_won"], row["is_active"])
+            if row is None and not active and (pipeline, api) not in been:
+                continue  # retired before it was ever read: no process offers it, and no deal was ever in it
             found.note("core.stage_map", f"{pipeline}/{api}", theirs, said)
     for id_ in both:
         row = ours[id_]
