@@ -34,7 +34,7 @@ FAULT = st.fixed_dictionaries(
     }
 )
 KILL = st.fixed_dictionaries({"kind": st.sampled_from([None, *KINDS]), "number": st.integers(1, 90)})
-QUOTA = st.tuples(st.sampled_from(["share", "left"]), st.integers(4, 60))
+QUOTA = st.tuples(st.sampled_from(["share", "left"]), st.integers(12, 60))  # no fewer: until the org has answered once it told no limit
 HOURS = st.sampled_from([0, 0.1, 5, 26])  # from what people did to the sync
 SYNC = st.fixed_dictionaries(
     {
