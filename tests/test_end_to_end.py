@@ -54,6 +54,13 @@ def test_every_night_ends_with_the_warehouse_equal_to_the_crms(nights):
         assert wrong == []
 
 
+def test_no_field_is_said_to_be_lost_where_nobody_took_one(con):
+    """HubSpot also answers properties that its schema does not list."""
+    assert con.execute("select source, object, name from core.field_lost").fetchall() == []
+    unlisted = "select name from core.field where source = 'inbound' and type is null"
+    assert ("hs_v2_date_entered_current_stage",) in con.execute(unlisted).fetchall()
+
+
 def test_the_first_night_takes_everything_and_finds_the_planted_mistakes(nights):
     result, _, state = nights.first
     assert len(state) == 850 - len(nights.merged_before)

@@ -276,7 +276,7 @@ def _note_source(run: _Loading) -> None:
 
 
 def _note_fields(run: _Loading) -> None:
-    """core.field: the fields of each object that says what fields it has; of deals that say nothing of it, those that came.
+    """core.field: the fields of each object that says what fields it has, and those that came without having been announced.
 
     What an object no longer announces, it no longer has, or hides: rules must not take it for empty, nor a plan write to it. It is
     remembered in core.field_lost, and said aloud once. So is what went while the object was read, of which a part of the records came.
@@ -289,11 +289,9 @@ def _note_fields(run: _Loading) -> None:
             continue
         beside = [f for o in run.pull.objects if o.is_fields_of(obj.name) for f in o.fields] if obj.fields else []
         declared = {f["name"]: f for f in (*beside, *obj.fields)}
-        seen = run.seen_fields.get(obj.name, set())
-        if declared:
+        seen = run.seen_fields.get(obj.name, set()) if declared or obj.name in derive.DEALS.values() else set()
+        if declared and obj.shape.reader == RECORD:  # HubSpot answers standard properties that it does not announce
             withdrawn += [{"object": obj.name, "name": name} for name in sorted(seen - set(declared))]
-            seen = set()
-        elif obj.name not in derive.DEALS.values():
             seen = set()
         read = _read_of_all(run, obj)
         for name in sorted({*declared, *seen}):

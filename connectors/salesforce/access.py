@@ -360,7 +360,7 @@ class _Look:
                 "Ask the org's admin to open it, or leave it: the sync does without.",
             )  # fmt: skip
         else:
-            self.add("Bulk API", "ok", "open, for reads of more than 10,000 records")
+            self.add("Bulk API", "ok", "open, for reads of more than about 20,000 records")
 
     # What it may write
 
