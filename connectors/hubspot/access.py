@@ -167,7 +167,7 @@ class _Look:
     def budget(self) -> None:
         budget = self.client.budget
         limit, took = budget.daily_limit, budget.total
-        if not took:
+        if not took or all(one.state == "problem" for one in self.found):  # nothing answered
             return
         if limit is None:
             self.add("API budget", "ok", f"the portal does not tell a daily limit (OAuth apps have none); this look took {took} calls", calls=took)
