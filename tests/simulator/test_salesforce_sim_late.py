@@ -183,6 +183,19 @@ def test_what_has_not_committed_is_locked(w: World) -> None:
     w.org.update("Opportunity", logged, {"NextStep": "x"})
 
 
+def test_what_a_write_that_has_not_committed_refers_to_may_change_but_not_go(w: World) -> None:
+    account, master = w.org.create("Account", {"Name": "A"}), w.org.create("Account", {"Name": "M"})
+    w.org.late(3600)
+    deal = w.deal(AccountId=account)
+    for attempt in (lambda: w.org.merge_accounts(master, [account]), lambda: w.org.delete("Account", account)):
+        with pytest.raises(SalesforceError, match="UNABLE_TO_LOCK_ROW"):
+            attempt()
+    w.org.update("Account", account, {"Name": "A and Sons"})
+    w.clock.advance(1.1 * HOUR)
+    w.org.merge_accounts(master, [account])
+    assert w.row(deal, "AccountId") == (master,)
+
+
 def test_only_what_people_do_commits_late_when_told_so(w: World) -> None:
     deal = w.deal()
     w.org.late(3600)

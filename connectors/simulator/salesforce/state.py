@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -69,12 +69,14 @@ FOLLOWS: dict[str, list[tuple[str, str]]] = {
 
 @dataclass
 class Pending:
-    """A write that is stamped and answered, and will be seen when it is `due`. It holds the locks of the records it touches."""
+    """A write that is stamped and answered, and will be seen when it is `due`. It holds the locks of the records it touches; parents,
+    to which those refer, cannot be deleted or merged away meanwhile."""
 
     due: datetime
     stamp: datetime
     write: Callable[[], object]
     touched: set[str] = field(default_factory=set)
+    parents: set[str] = field(default_factory=set)
 
 
 class OrgState:
@@ -301,9 +303,11 @@ class OrgState:
             for pending in due:
                 pending.write()
 
-    def commit_later(self, seconds: float, stamp: datetime, write: Callable[[], object], touched: set[str]) -> None:
+    def commit_later(
+        self, seconds: float, stamp: datetime, write: Callable[[], object], touched: set[str], parents: Iterable[str] = ()
+    ) -> None:  # fmt: skip
         """Keep a write that is stamped already for `seconds` of the simulator's clock."""
-        self._pending.append(Pending(self.clock.now() + timedelta(seconds=seconds), stamp, write, touched))
+        self._pending.append(Pending(self.clock.now() + timedelta(seconds=seconds), stamp, write, touched, set(parents)))
 
     def in_flight(self) -> set[str]:
         """Ids of records that a write which has not committed yet holds locked: no other write gets at them (UNABLE_TO_LOCK_ROW)."""
@@ -313,6 +317,10 @@ class OrgState:
     def held(self) -> set[str]:
         """As `in_flight`, without a look at the clock."""
         return set().union(*(p.touched for p in self._pending))
+
+    def referred(self) -> set[str]:
+        """Ids of the records to which a write that has not committed yet refers."""
+        return set().union(*(p.parents for p in self._pending))
 
     def covered_until(self) -> datetime:
         """The instant up to which every stamped write is visible."""

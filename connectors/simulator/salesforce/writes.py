@@ -102,8 +102,8 @@ class Writer:
             if late is None:
                 return self._transaction(run, harvest, commit=True)
             # Stamped and answered now, visible to others only when it commits: done once for the answer, once more then.
-            answer, touched = self._transaction(run, lambda run: (harvest(run), run.touched()), commit=False)
-            self.org.commit_later(late, run.instant, lambda: self._transaction(run, lambda _: None, commit=True), touched)
+            answer, touched, parents = self._transaction(run, lambda run: (harvest(run), run.touched(), run.parents()), commit=False)
+            self.org.commit_later(late, run.instant, lambda: self._transaction(run, lambda _: None, commit=True), touched, parents)
             return answer
 
     def _transaction(self, run: Run, harvest: Callable[[Run], T], *, commit: bool) -> T:
@@ -137,7 +137,7 @@ class Writer:
                 ).fetchall()
             }
             touched = {master, *losers} | children
-            if held := touched & self.org.held():
+            if held := (touched & self.org.held()) | (set(losers) & self.org.referred()):
                 raise SalesforceError("UNABLE_TO_LOCK_ROW", f"unable to obtain exclusive access to this record or 1 records: {min(held)}")
             if late is None:
                 self._merge(master, losers, by, instant)
@@ -496,7 +496,8 @@ class Run:
     def _check_locks(self, where: str) -> None:
         """Records that another write holds: armed by `lock_rows`, or touched by one that has not committed yet."""
         message = "'unable to obtain exclusive access to this record or 1 records: ' || "
-        if held := sorted(self.org.held()):
+        going = self.org.referred() if self.batch.operation in {"delete", "hardDelete"} else set()
+        if held := sorted(self.org.held() | going):
             lookups = [f's."{name}"' for name in LOCKING & self.fields.keys()]
             for column in ["s._id", *lookups]:
                 self.sql(
@@ -644,6 +645,11 @@ class Run:
         elif self.sobject.name in {"Task", "Event"}:
             found += ' UNION SELECT "WhatId" FROM _old UNION SELECT "WhatId" FROM _new'
         return {row[0] for row in self.fetch(found) if row[0]}
+
+    def parents(self) -> set[str]:
+        """Ids of the records that what this run wrote refers to: they may change, but not go."""
+        lookups = sorted(LOCKING & self.fields.keys()) if self.batch.operation not in {"delete", "undelete", "hardDelete"} else []
+        return {row[0] for name in lookups for row in self.fetch(f'SELECT DISTINCT "{name}" FROM _new WHERE "{name}" IS NOT NULL')}
 
     def _remember_opportunities(self, name: str, where: str) -> None:
         if name in {"Task", "Event"}:
