@@ -27,6 +27,7 @@ Cause = Literal["configuration", "crm", "warehouse"]
 EXIT: tuple[tuple[Cause, int], ...] = (("configuration", USAGE), ("crm", CRM_FAILED), ("warehouse", WAREHOUSE_FAILED))  # the first one that fits
 MARKS: dict[str, str] = {"ok": "✓", "warning": "!", "problem": "✗"}
 STALE = timedelta(hours=36)  # a night was missed
+SHOWN = 5  # fields that a line names before it counts
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def doctor(config: Path | None, now: datetime, sources: list[str] | None = None,
             raise found
         lines = [Line(d.area, d.state, d.said, d.fix, d.detail, "crm") for d in found]
         lines = _with_rules(source, lines, catalogue, warehouse)
-        checkup.sources[source.name] = [*lines, *_stages(source, warehouse), *_synced(source, warehouse, now)]
+        checkup.sources[source.name] = [*lines, *_stages(source, warehouse), *_values(source, warehouse), *_synced(source, warehouse, now)]
     count = f"{len(settings.sources)} source{'s' if len(settings.sources) != 1 else ''}"
     read = Line("configuration", "ok", f"{settings.file} is in order: {count}, write-back {settings.writeback.mode}")
     checkup.general = [read, rules, *_warehouse(settings, warehouse), prefect()]
@@ -254,6 +255,19 @@ def _stages(source: SourceSettings, warehouse: Look) -> list[Line]:
     fix = f"Say what they stand for: plumbline stages confirm {source.name} {next(iter(by_label))!r} STAGE"
     facts = {"stages": [{"label": label, "deals": n, "amount_home": str(amount)} for label, (n, amount) in by_label.items()]}
     return [Line("stages", "warning", f"no canonical stage is known for {told}", fix, facts, "warehouse")]
+
+
+def _values(source: SourceSettings, warehouse: Look) -> list[Line]:
+    """Values of the last sync that are not what their column needs. The values themselves are people's: only where they stand is said."""
+    rows = [row for row in warehouse.unparsed if row["source"] == source.name]
+    if not rows:
+        return []
+    told = [f"{row['records']:,} of {row['property']} ({row['object']}, such as {row['example']})" for row in rows[:SHOWN]]
+    said = "values that cannot be read and were left empty: " + ", ".join(told)
+    said += f" and {len(rows) - SHOWN} more fields" if len(rows) > SHOWN else ""
+    fix = "Correct them in the CRM: core.unparsed_value names every record, raw has the text as it came."
+    facts = {"values": [{key: row[key] for key in ("object", "property", "column_name", "expected", "records", "example")} for row in rows]}
+    return [Line("values", "warning", said, fix, facts, "warehouse")]
 
 
 def _synced(source: SourceSettings, warehouse: Look, now: datetime) -> list[Line]:

@@ -23,8 +23,14 @@ from warehouse.writeback import FIELDS
 
 HERE = Path(__file__).parent / "sql"
 # Raise it when the SQL derives other values from the same records: every source is then derived anew.
-DERIVATION = 3
+DERIVATION = 4
 DEALS = {"salesforce": "Opportunity", "hubspot": "deals"}
+ACCOUNTS = {"salesforce": "Account", "hubspot": "companies"}
+# What fields of these types hold: a value that is nothing of the kind is noted. HubSpot's names, then Salesforce's.
+EXPECTED = {
+    "number": "number", "date": "date", "datetime": "instant", "bool": "boolean",
+    "double": "number", "currency": "number", "percent": "number", "int": "number", "long": "number", "boolean": "boolean",
+}  # fmt: skip
 
 # Tables of raw that the SQL reads, there or not: a CRM may refuse any of them.
 TABLES = {
@@ -66,14 +72,14 @@ VOLATILE = {
     ),
 }
 TEMPORARY = {
-    "account_survivor", "activity_fact", "applied", "cast_failure", "close_told", "deal", "deal_survivor", "delivered", "delta",
-    "differing", "fact", "field_gone", "field_told", "fields", "first_told", "in_scope", "landed", "live", "new_account", "new_activity",
-    "new_contact_role", "new_crm_flag", "new_exchange_rate", "new_opportunity", "new_owner", "new_pipeline", "new_seen", "new_stage",
-    "new_stage_event", "new_version", "next_step_told", "pipeline_clean", "pipeline_definition", "pipeline_renamed", "pipeline_stage",
-    "present", "process_told", "rate_moved", "rate_of_deal", "record_type", "refreshed", "renamed_stage", "renamed_version", "restated",
-    "seen", "seen_before", "stage_alias", "stage_change", "stage_definition", "stage_dropped", "stage_flag", "stage_known", "stage_move",
-    "stage_now", "stage_of_org", "stage_seen", "stage_stated", "stage_told", "state_before", "state_told", "told", "told_field",
-    "told_source", "touched", "touched_account", "touched_deal", "touched_table", "version_state",
+    "account_survivor", "activity_fact", "applied", "close_told", "deal", "deal_survivor", "delivered", "delta", "differing", "fact",
+    "field_gone", "field_told", "fields", "first_told", "in_scope", "landed", "live", "new_account", "new_activity", "new_contact_role",
+    "new_crm_flag", "new_exchange_rate", "new_opportunity", "new_owner", "new_pipeline", "new_seen", "new_stage", "new_stage_event",
+    "new_unparsed", "new_version", "next_step_told", "pipeline_clean", "pipeline_definition", "pipeline_renamed",
+    "pipeline_stage", "present", "process_told", "rate_moved", "rate_of_deal", "record_type", "refreshed", "renamed_stage", "renamed_version",
+    "restated", "seen", "seen_before", "stage_alias", "stage_change", "stage_definition", "stage_dropped", "stage_flag", "stage_known",
+    "stage_move", "stage_now", "stage_of_org", "stage_seen", "stage_stated", "stage_told", "state_before", "state_told", "told", "told_field",
+    "told_source", "touched", "touched_account", "touched_deal", "touched_table", "unparsed", "version_state",
 }  # fmt: skip
 OURS = re.compile(r"plumbline_.*", re.IGNORECASE)
 # From which day on the rates of a currency are others than before: a deal is converted by the rate of its close date.
@@ -123,10 +129,11 @@ class Settings:
 
 @dataclass
 class Outcome:
-    """What derivation changed: counts measured on core.opportunity, and how many values of which field could not be read."""
+    """What derivation changed: counts measured on core.opportunity, and, per object, how many values of which field could not be read of
+    the records that were derived."""
 
     counts: raw.Counts
-    cast_failures: dict[str, int]
+    unparsed: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def prepare(con: duckdb.DuckDBPyConnection, crm: str) -> None:
@@ -184,7 +191,7 @@ def derive(
     before = derivation_of(con, settings.source)
     everything = before is None or before != settings.document()
     _set_variables(con, settings, now=now)
-    _derive_people(con, settings, changed, everything=everything)
+    unparsed = _derive_people(con, settings, changed, everything=everything)
     done("people")
     rates_moved = _derive_rates(con, settings, changed, everything=everything)
     done("rates")
@@ -193,6 +200,7 @@ def derive(
         _derive_pipelines(con, settings.crm)
     _choose_deals(con, settings, changed, everything=everything, rates_moved=rates_moved)
     outcome = _derive_deals(con, settings, now=now, stage_config=stage_config, defined=defined, done=done)
+    outcome.unparsed.update(unparsed)
     _refresh_custom(con, settings.crm)
     _note_derivation(con, settings)
     if rates_moved or any(other.business != settings.business for other in others):
@@ -220,6 +228,7 @@ def derivation_of(con: duckdb.DuckDBPyConnection, source: str) -> str | None:
 def _set_variables(con: duckdb.DuckDBPyConnection, settings: Settings, *, now: datetime) -> None:
     business = settings.business
     custom, hashed = _patches(con, settings)
+    typed = _typed(con, settings)
     variables: dict[str, Any] = {
         "source": settings.source,
         "crm": settings.crm,
@@ -234,6 +243,11 @@ def _set_variables(con: duckdb.DuckDBPyConnection, settings: Settings, *, now: d
         "line_items_readable": _has_field(con, settings, "hs_num_of_associated_line_items"),
         "evidence_names": list(settings.fields),
         "evidence_paths": [_path(name) for name in settings.fields.values()],
+        "deal_object": DEALS[settings.crm],
+        "typed_names": [name for name, _, _ in typed],
+        "typed_fields": [told for _, told, _ in typed],
+        "typed_paths": [_path(told) for _, told, _ in typed],
+        "typed_kinds": [kind for _, _, kind in typed],
         "lost_reason_path": _path(settings.fields["lost_reason"]) if "lost_reason" in settings.fields else None,
         "custom_patch": custom,
         "hash_patch": hashed,
@@ -259,6 +273,15 @@ def _has_field(con: duckdb.DuckDBPyConnection, settings: Settings, name: str) ->
         "select count(*) from core.field where source = $1 and object = $2 and name = $3", [settings.source, DEALS[settings.crm], name]
     ).fetchone()
     return bool(row and row[0])
+
+
+def _typed(con: duckdb.DuckDBPyConnection, settings: Settings) -> list[tuple[str, str, str]]:
+    """(evidence, field, what it holds) of the configured fields that are more than text in the CRM."""
+    found = con.execute(
+        "select name, lower(type) from core.field where source = $1 and object = $2 and type is not null", [settings.source, DEALS[settings.crm]]
+    )
+    types = dict(found.fetchall()) if settings.fields else {}
+    return [(name, told, EXPECTED[types[told]]) for name, told in sorted(settings.fields.items()) if types.get(told) in EXPECTED]
 
 
 def _patches(con: duckdb.DuckDBPyConnection, settings: Settings) -> tuple[str, str]:
@@ -301,7 +324,8 @@ def _fields_of(con: duckdb.DuckDBPyConnection, source: str, crm: str) -> list[tu
 # ---- people, accounts, rates --------------------------------------------------------------------------------------------------
 
 
-def _derive_people(con: duckdb.DuckDBPyConnection, settings: Settings, changed: set[str], *, everything: bool) -> None:
+def _derive_people(con: duckdb.DuckDBPyConnection, settings: Settings, changed: set[str], *, everything: bool) -> dict[str, dict[str, int]]:
+    """Returns the values of accounts that could not be read, as Outcome.unparsed."""
     if everything or changed & {"salesforce_user", "salesforce_user_role", "hubspot_owner"}:
         _run(con, f"{settings.crm}/owner.sql")
         apply_rows(con, "core.owner", "new_owner", key="owner_key", scope="source = getvariable('source')")
@@ -318,6 +342,10 @@ def _derive_people(con: duckdb.DuckDBPyConnection, settings: Settings, changed: 
         select o.opportunity_id from core.opportunity o join applied on applied.key = o.source || ':' || o.account_id
         where o.source = getvariable('source')
     """)
+    if settings.crm != "hubspot":  # Salesforce delivers numbers as numbers
+        return {}
+    _run(con, "hubspot/account_unparsed.sql")
+    return _note_unparsed(con, f"object = '{ACCOUNTS[settings.crm]}' and record_id in (select id from delta)")
 
 
 def _derive_rates(con: duckdb.DuckDBPyConnection, settings: Settings, changed: set[str], *, everything: bool) -> bool:
@@ -400,7 +428,7 @@ def _derive_deals(
         return _derive_nothing(con, settings, now=now, stage_config=stage_config, defined=defined)
     if crm == "salesforce":
         _run(con, "salesforce/stage_flag.sql")
-    _run(con, f"{crm}/deal.sql", f"{crm}/history.sql", "core/seen.sql")
+    _run(con, "core/value.sql", f"{crm}/deal.sql", f"{crm}/history.sql", "core/unparsed.sql", "core/seen.sql")
     con.execute("drop table fields; drop table told")
     done("deals read")
     moved = False
@@ -427,8 +455,18 @@ def _derive_deals(
         stages.restate(con, settings.source)
     if stage_config is not None:
         _note_stages(con)
-    failures = dict(con.execute("select field, failures from cast_failure order by field").fetchall())
-    return Outcome(counts, failures)
+    return Outcome(counts, _note_unparsed(con, f"object <> '{ACCOUNTS[crm]}' and record_id in (select id from touched)"))
+
+
+def _note_unparsed(con: duckdb.DuckDBPyConnection, scope: str) -> dict[str, dict[str, int]]:
+    """core.unparsed_value as new_unparsed says it is of the records in `scope`. Returns the values per object and field."""
+    key = "concat_ws(chr(31), source, object, record_id, property, column_name)"
+    apply_rows(con, "core.unparsed_value", "new_unparsed", key=key, scope=f"source = getvariable('source') and {scope}")
+    found: dict[str, dict[str, int]] = {}
+    counted = "select object, property, count(distinct record_id) from new_unparsed group by all order by all"
+    for obj, name, values in con.execute(counted).fetchall():
+        found.setdefault(obj, {})[name] = values
+    return found
 
 
 def _derive_nothing(
@@ -446,7 +484,7 @@ def _derive_nothing(
         if defined:
             _note_stages(con)
     delivered = con.execute("select count(distinct id) from delivered").fetchone()
-    return Outcome(raw.Counts(unchanged=int(delivered[0]) if delivered else 0), {})
+    return Outcome(raw.Counts(unchanged=int(delivered[0]) if delivered else 0))
 
 
 def _refresh_custom(con: duckdb.DuckDBPyConnection, crm: str) -> None:

@@ -372,7 +372,9 @@ def _history(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]:
         select distinct on (id) concat_ws('|', deal_id, property, entry.timestamp) as id, deal_id as parent_id,
                json_merge_patch('{{}}', to_json({{'property': property, 'sourceId': entry.sourceId, 'sourceType': entry.sourceType,
                    'timestamp': entry.timestamp, 'updatedByUserId': entry.updatedByUserId, 'value': entry.value}})) as payload,
-               try_cast(entry.timestamp as timestamptz) as modified_at, false as is_deleted, NULL::timestamptz as deleted_at
+               coalesce(try_cast(entry.timestamp as timestamptz),  -- or milliseconds since 1970, as older answers have it
+                        try(epoch_ms(try_cast(entry.timestamp as bigint)) at time zone 'UTC')) as modified_at,
+               false as is_deleted, NULL::timestamptz as deleted_at
         from entries
         where entry.timestamp is not null
     """)

@@ -375,9 +375,9 @@ def _record(run: _Loading, outcome: derive.Outcome) -> None:
     for counts in run.counts:
         if counts.object == derive.DEALS[pull.crm]:
             vars(counts).update(asdict(outcome.counts))
-            bad = ", ".join(f"{n:,} of {name}" for name, n in outcome.cast_failures.items())
-            if bad:
-                counts.notice = "; ".join(filter(None, (counts.notice, f"values that cannot be read and were left empty: {bad}")))
+        bad = ", ".join(f"{n:,} of {name}" for name, n in outcome.unparsed.get(counts.object, {}).items())
+        if bad and counts.fetched:  # a notice without records would mean that the CRM refused them
+            counts.notice = "; ".join(filter(None, (counts.notice, f"values that cannot be read and were left empty: {bad}")))
     con.execute("delete from ops.sync_object where run_id = $1 and source = $2", [pull.run_id, pull.source])
     con.executemany(
         """

@@ -26,7 +26,7 @@ class Look:
     outdated: its schema is of an earlier Plumbline; the next run brings it up to date. size, free: bytes.
 
     sources: per source its last_sync, last_good_sync (instants), status and error. unmapped: rows of stages.list_stages.
-    unreadable: rows of core.unreadable, with the source. All empty where it could not be opened.
+    unreadable, unparsed: rows of core.unreadable and core.unparsed, with the source. All empty where it could not be opened.
     """
 
     path: Path
@@ -40,6 +40,7 @@ class Look:
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
     unmapped: list[dict[str, Any]] = field(default_factory=list)
     unreadable: list[dict[str, Any]] = field(default_factory=list)
+    unparsed: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def cramped(self) -> bool:
@@ -125,6 +126,7 @@ def _read(con: duckdb.DuckDBPyConnection, found: Look) -> None:
         found.sources = {row.pop("source"): row for row in _rows(con, LAST_SYNC)}
         found.unmapped = [row for row in stages.list_stages(con) if row["stage"] == "unmapped" and row["deals"]]
         found.unreadable = _rows(con, "from core.unreadable order by source, object, field, column_name")
+        found.unparsed = _rows(con, "from core.unparsed order by source, records desc, object, property, column_name")
     except duckdb.CatalogException:  # tables or views that this Plumbline adds without a new version of the schema
         found.outdated = True
 

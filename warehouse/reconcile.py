@@ -246,7 +246,7 @@ def _bring_together(con: duckdb.DuckDBPyConnection, source: str, obj: LandedObje
     stage(con, obj)
     if obj.crm == "salesforce":
         _run(con, "salesforce/stage_flag.sql")
-    _run(con, f"{obj.crm}/sweep.sql", "core/sides.sql")
+    _run(con, "core/value.sql", f"{obj.crm}/sweep.sql", "core/sides.sql")
     if only_of:
         con.execute(
             "delete from sides where opportunity_id not in "

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from connectors.salesforce import access
 from connectors.salesforce.auth import TokenProvider
 from flows.cli import app
+from warehouse.connection import open_warehouse
 from warehouse.writeback import FIELDS
 
 SECRETS = ("demo-secret", "simulated-secret")
@@ -330,6 +331,23 @@ def test_unmapped_stages_and_old_syncs(sim, synced):
     assert "plumbline stages confirm sales 'Orbit Check' STAGE" in found["fix"]
     assert line(told["sales"], "last sync", "8 days ago")["state"] == "warning"
     assert "schema" in line(told["Plumbline"], "warehouse")["said"]
+
+
+def test_values_that_cannot_be_read_say_where_they_stand(synced):
+    assert not [x for lines in doctor(synced)[1].values() for x in lines if x["area"] == "values"]
+    unread = [("amount", "amount", "12"), ("amount", "amount", "7"), ("closedate", "close_date", "7")]
+    with open_warehouse(synced.parent / "plumbline.duckdb") as warehouse:
+        for field, column, record in unread:
+            warehouse.con.execute(
+                "insert into core.unparsed_value values ('inbound', 'deals', $1, $2, $3, 'number', $4)", [record, field, column, NIGHT_1]
+            )
+    try:
+        code, told = doctor(synced)
+        found = line(told["inbound"], "values", "2 of amount (deals, such as 12), 1 of closedate (deals, such as 7)")
+    finally:
+        with open_warehouse(synced.parent / "plumbline.duckdb") as warehouse:
+            warehouse.con.execute("delete from core.unparsed_value")
+    assert (code, found["state"]) == (0, "warning")
 
 
 def test_it_leaves_the_warehouse_as_it_was(synced):

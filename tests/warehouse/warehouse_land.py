@@ -283,9 +283,10 @@ def company(key: str, name: str, at: datetime = NOON, **properties: Any) -> dict
 
 def inbound(
     root: Path, run: int, deals: Iterable[Mapping[str, Any]], *, full: bool = False, org: Mapping[str, Any] = PORTAL,
-    calculated: Sequence[str] = (), **objects: Sequence[Mapping[str, Any]] | None,
+    calculated: Sequence[str] = (), types: Mapping[str, str] | None = None, **objects: Sequence[Mapping[str, Any]] | None,
 ) -> Path:
-    """A HubSpot pull. objects: archived, gone, history, associations, companies, owners, pipelines."""
+    """A HubSpot pull. types: of properties of deals that are no strings.
+    objects: archived, gone, history, associations, companies, owners, pipelines."""
     run_id = f"20261120T{run:06d}-0000"
     landing = Landing(root, "inbound", run_id)
     names = []
@@ -302,7 +303,7 @@ def inbound(
             manifest.watermark, manifest.cursor = NOON, "hs_lastmodifieddate"
         if name == "deals":
             seen = dict.fromkeys(p for r in records or () for p in r["properties"])
-            manifest.fields = [Field(p, "string", calculated=p in calculated) for p in seen]
+            manifest.fields = [Field(p, (types or {}).get(p, "string"), calculated=p in calculated) for p in seen]
         if records is None:
             manifest.notice = "the token may not read it"
         elif records:

@@ -29,12 +29,13 @@ staged as (
     from flagged
 ),
 converted as (
+    -- What has no room in the column is no amount that anybody can have meant, and must not stop a night.
     select s.*,
            case when s.currency = getvariable('home_currency') then s.amount
                 when s.amount_home_told is not null and s.amount is not null then s.amount_home_told
-                else (s.amount::decimal(18, 2) * r.rate)::decimal(18, 2) end as home,
+                else try((s.amount::decimal(18, 2) * r.rate)::decimal(18, 2)) end as home,
            case when s.currency = getvariable('home_currency') then 1
-                when s.amount_home_told is not null and s.amount <> 0 then (s.amount_home_told::double / s.amount::double)
+                when s.amount_home_told is not null and s.amount <> 0 then try_cast(s.amount_home_told::double / s.amount::double as decimal(24, 15))
                 else r.rate end::decimal(24, 15) as rate
     from staged s
     left join rate_of_deal r using (opportunity_key)

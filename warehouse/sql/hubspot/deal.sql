@@ -1,10 +1,6 @@
--- instant_of: a HubSpot datetime, which is ISO 8601 in answers of today and milliseconds since 1970 in older ones.
-create or replace temp macro instant_of(value) as
-    if(regexp_full_match(value, '-?[0-9]{9,14}'), to_timestamp(try_cast(value as bigint) / 1000.0), try_cast(value as timestamptz));
-
 -- day_of: the day that people see. What is stored is an instant, to be read in the portal's time zone, unless it is a day already.
 create or replace temp macro day_of(value) as
-    coalesce(if(length(value) <= 10, try_strptime(value, '%Y-%m-%d')::date, NULL), (instant_of(value) at time zone getvariable('timezone'))::date);
+    if(length(value) <= 10 and is_instant_text(value), try_cast(value as date), (instant_of(value) at time zone getvariable('timezone'))::date);
 
 -- category_of: a forecast category in one spelling, from the value's name or its label.
 create or replace temp macro category_word(value) as nullif(lower(regexp_replace(trim(value), '[^A-Za-z]+', '_', 'g')), '');
@@ -16,36 +12,71 @@ create or replace temp macro category_of(value) as
          when category_word(value) in ('most_likely', 'mostlikely') then 'most_likely'
          else category_word(value) end;
 
--- fields: the touched deals with the properties that have a column of their own, as text.
+-- fields: the touched deals with the properties that have a column of their own, as text, and `read`: those that are more than text, as
+-- what they are.
 create or replace temp table fields as
-select id, payload, modified_at, is_deleted as gone, deleted_at as gone_at, landed_at,
-       unnest(json_transform(payload, '{
-           "dealname": "VARCHAR", "amount": "VARCHAR", "amount_in_home_currency": "VARCHAR", "deal_currency_code": "VARCHAR",
-           "closedate": "VARCHAR", "createdate": "VARCHAR", "hs_createdate": "VARCHAR", "dealstage": "VARCHAR", "pipeline": "VARCHAR",
-           "dealtype": "VARCHAR", "description": "VARCHAR", "hubspot_owner_id": "VARCHAR", "hs_next_step": "VARCHAR",
-           "hs_deal_stage_probability": "VARCHAR", "hs_manual_forecast_category": "VARCHAR", "hs_is_closed": "VARCHAR",
-           "hs_is_closed_won": "VARCHAR", "hs_v2_date_entered_current_stage": "VARCHAR", "notes_last_updated": "VARCHAR",
-           "notes_next_activity_date": "VARCHAR", "num_associated_contacts": "VARCHAR", "hs_num_of_associated_line_items": "VARCHAR",
-           "closed_lost_reason": "VARCHAR",
-           "plumbline_status": "VARCHAR", "plumbline_score": "VARCHAR", "plumbline_top_issue": "VARCHAR", "plumbline_issues": "VARCHAR",
-           "plumbline_flagged_since": "VARCHAR", "plumbline_snooze_until": "VARCHAR"}'))
-from raw.hubspot_deal semi join touched using (id)
-where source = getvariable('source');
+with texts as (
+    select id, payload, modified_at, is_deleted as gone, deleted_at as gone_at, landed_at,
+           unnest(json_transform(payload, '{
+               "dealname": "VARCHAR", "amount": "VARCHAR", "amount_in_home_currency": "VARCHAR", "deal_currency_code": "VARCHAR",
+               "closedate": "VARCHAR", "createdate": "VARCHAR", "hs_createdate": "VARCHAR", "dealstage": "VARCHAR", "pipeline": "VARCHAR",
+               "dealtype": "VARCHAR", "description": "VARCHAR", "hubspot_owner_id": "VARCHAR", "hs_next_step": "VARCHAR",
+               "hs_deal_stage_probability": "VARCHAR", "hs_manual_forecast_category": "VARCHAR", "hs_is_closed": "VARCHAR",
+               "hs_is_closed_won": "VARCHAR", "hs_v2_date_entered_current_stage": "VARCHAR", "notes_last_updated": "VARCHAR",
+               "notes_next_activity_date": "VARCHAR", "num_associated_contacts": "VARCHAR", "hs_num_of_associated_line_items": "VARCHAR",
+               "closed_lost_reason": "VARCHAR",
+               "plumbline_status": "VARCHAR", "plumbline_score": "VARCHAR", "plumbline_top_issue": "VARCHAR", "plumbline_issues": "VARCHAR",
+               "plumbline_flagged_since": "VARCHAR", "plumbline_snooze_until": "VARCHAR"}'))
+    from raw.hubspot_deal semi join touched using (id)
+    where source = getvariable('source')
+)
+select *, {
+    'amount': money_of(amount), 'amount_in_home_currency': money_of(amount_in_home_currency),
+    'closedate': day_of(closedate), 'createdate': instant_of(createdate), 'hs_createdate': instant_of(hs_createdate),
+    'hs_deal_stage_probability': share_of(hs_deal_stage_probability),
+    'hs_is_closed': truth_of(hs_is_closed), 'hs_is_closed_won': truth_of(hs_is_closed_won),
+    'hs_v2_date_entered_current_stage': instant_of(hs_v2_date_entered_current_stage),
+    'notes_last_updated': instant_of(notes_last_updated), 'notes_next_activity_date': instant_of(notes_next_activity_date),
+    'num_associated_contacts': try_cast(num_associated_contacts as integer),
+    'hs_num_of_associated_line_items': number_of(hs_num_of_associated_line_items),
+    'plumbline_flagged_since': date_of(plumbline_flagged_since), 'plumbline_snooze_until': date_of(plumbline_snooze_until)
+} as read
+from texts;
 
-create or replace temp table cast_failure as
-select field, failures
-from (
-    select count(*) filter (amount <> '' and try_cast(amount as decimal(18, 2)) is null) as amount,
-           count(*) filter (amount_in_home_currency <> '' and try_cast(amount_in_home_currency as decimal(18, 2)) is null) as amount_in_home_currency,
-           count(*) filter (closedate <> '' and instant_of(closedate) is null) as closedate,
-           count(*) filter (createdate <> '' and instant_of(createdate) is null) as createdate,
-           count(*) filter (hs_deal_stage_probability <> '' and try_cast(hs_deal_stage_probability as decimal(18, 6)) is null)
-               as hs_deal_stage_probability,
-           count(*) filter (notes_last_updated <> '' and instant_of(notes_last_updated) is null) as notes_last_updated,
-           count(*) filter (num_associated_contacts <> '' and try_cast(num_associated_contacts as integer) is null) as num_associated_contacts
+-- unparsed: the values that say something and could not be read, by the columns that miss them.
+create or replace temp table unparsed as
+with named as (
+    select id, unnest([unread_one for unread_one in [
+        if(unread(amount, read.amount), 'amount', NULL),
+        if(unread(amount_in_home_currency, read.amount_in_home_currency), 'amount_in_home_currency', NULL),
+        if(unread(closedate, read.closedate), 'closedate', NULL),
+        if(unread(createdate, read.createdate), 'createdate', NULL),
+        if(unread(hs_createdate, read.hs_createdate), 'hs_createdate', NULL),
+        if(unread(hs_deal_stage_probability, read.hs_deal_stage_probability), 'hs_deal_stage_probability', NULL),
+        if(unread(hs_is_closed, read.hs_is_closed), 'hs_is_closed', NULL),
+        if(unread(hs_is_closed_won, read.hs_is_closed_won), 'hs_is_closed_won', NULL),
+        if(unread(hs_v2_date_entered_current_stage, read.hs_v2_date_entered_current_stage), 'hs_v2_date_entered_current_stage', NULL),
+        if(unread(notes_last_updated, read.notes_last_updated), 'notes_last_updated', NULL),
+        if(unread(notes_next_activity_date, read.notes_next_activity_date), 'notes_next_activity_date', NULL),
+        if(unread(num_associated_contacts, read.num_associated_contacts), 'num_associated_contacts', NULL),
+        if(unread(hs_num_of_associated_line_items, read.hs_num_of_associated_line_items), 'hs_num_of_associated_line_items', NULL),
+        if(unread(plumbline_flagged_since, read.plumbline_flagged_since), 'plumbline_flagged_since', NULL),
+        if(unread(plumbline_snooze_until, read.plumbline_snooze_until), 'plumbline_snooze_until', NULL)
+    ] if unread_one is not null]) as property
     from fields
-) unpivot (failures for field in (*))
-where failures > 0;
+    where not gone
+)
+select 'deals' as object, n.id as record_id, n.property, c.column_name, c.expected
+from named n
+join (values
+    ('amount', 'amount', 'number'), ('amount_in_home_currency', 'amount_home', 'number'), ('closedate', 'close_date', 'date'),
+    ('createdate', 'created_at', 'instant'), ('hs_createdate', 'created_at', 'instant'), ('hs_deal_stage_probability', 'probability', 'share'),
+    ('hs_is_closed', 'is_closed', 'boolean'), ('hs_is_closed_won', 'is_won', 'boolean'),
+    ('hs_v2_date_entered_current_stage', 'stage_entered_at', 'instant'), ('notes_last_updated', 'last_activity_at', 'instant'),
+    ('notes_next_activity_date', 'next_activity_at', 'instant'), ('num_associated_contacts', 'contact_count', 'number'),
+    ('hs_num_of_associated_line_items', 'has_line_items', 'number'), ('plumbline_flagged_since', 'crm_flag.flagged_since', 'date'),
+    ('plumbline_snooze_until', 'crm_flag.snooze_until', 'date')
+) c(property, column_name, expected) on c.property = n.property;
 
 create or replace temp table pipeline_stage as
 with pipelines as (
@@ -80,42 +111,36 @@ association as (
            len(coalesce(string_split(nullif(payload ->> '$.contacts', ''), ';'), [])) as contacts
     from raw.hubspot_deal_association semi join touched using (id)
     where source = getvariable('source') and not is_deleted
-),
-typed as (
-    select f.*, try_cast(hs_is_closed as boolean) as closed, try_cast(hs_is_closed_won as boolean) as won,
-           instant_of(notes_last_updated) as last_activity
-    from fields f
 )
 select getvariable('source') || ':' || t.id as opportunity_key, t.id as opportunity_id, t.dealname as name,
        coalesce(s.survivor, a.company) as account_id, nullif(t.hubspot_owner_id, '') as owner_id,
        coalesce(p.label, t.pipeline, 'default') as pipeline, t.pipeline as pipeline_id, t.dealtype as type, t.dealstage as crm_stage,
        -- The pipeline's metadata says so too, in words: closed with probability 1 is won.
-       coalesce(t.closed, g.is_closed) as is_closed, coalesce(t.won, g.is_closed and g.probability = 1) as is_won,
+       coalesce(t.read.hs_is_closed, g.is_closed) as is_closed, coalesce(t.read.hs_is_closed_won, g.is_closed and g.probability = 1) as is_won,
        t.gone or m.survivor_id is not null as is_deleted, coalesce(t.gone_at, m.merged_at) as deleted_at,
        getvariable('source') || ':' || m.survivor_id as merged_into,
-       try_cast(t.amount as decimal(18, 2)) as amount,
+       t.read.amount,
        coalesce(nullif(t.deal_currency_code, ''), getvariable('org_currency')) as currency,
-       if(getvariable('org_currency') = getvariable('home_currency'), try_cast(t.amount_in_home_currency as decimal(18, 2)), NULL)
-           as amount_home_told,
-       -- Delivered as the text of a 32-bit float: 0.4 arrives as 0.4000000059604644775390625.
-       coalesce(try_cast(t.hs_deal_stage_probability as decimal(18, 6)), g.probability)::decimal(7, 6) as probability,
+       if(getvariable('org_currency') = getvariable('home_currency'), t.read.amount_in_home_currency, NULL) as amount_home_told,
+       coalesce(t.read.hs_deal_stage_probability, g.probability) as probability,
        category_of(t.hs_manual_forecast_category) as forecast_category,
        -- createdate may be edited by people; hs_createdate is the system's.
-       coalesce(instant_of(t.hs_createdate), instant_of(t.createdate)) as created_at,
-       day_of(t.closedate) as close_date, nullif(t.closedate, '') as close_date_told,
-       instant_of(t.hs_v2_date_entered_current_stage) as crm_stage_entered_at,
+       coalesce(t.read.hs_createdate, t.read.createdate) as created_at,
+       t.read.closedate as close_date, nullif(t.closedate, '') as close_date_told,
+       t.read.hs_v2_date_entered_current_stage as crm_stage_entered_at,
        t.description, nullif(t.hs_next_step, '') as next_step,
        -- A last activity in the future is one that was planned: until it is past, only the reading of the record is certain.
-       if(t.last_activity <= getvariable('now'), t.last_activity, if(t.last_activity is null, NULL, t.landed_at)) as last_activity_told,
-       if(t.last_activity > getvariable('now'), t.last_activity, NULL) as told_recheck_at,
-       instant_of(t.notes_next_activity_date) as next_activity_told,
-       coalesce(a.contacts, try_cast(t.num_associated_contacts as integer))::integer as contact_count,
+       if(t.read.notes_last_updated > getvariable('now'), t.landed_at, t.read.notes_last_updated) as last_activity_told,
+       if(t.read.notes_last_updated > getvariable('now'), t.read.notes_last_updated, NULL) as told_recheck_at,
+       t.read.notes_next_activity_date as next_activity_told,
+       coalesce(a.contacts, t.read.num_associated_contacts)::integer as contact_count,
        -- HubSpot leaves the number empty on deals that never had one.
-       coalesce(try_cast(t.hs_num_of_associated_line_items as double) > 0, if(getvariable('line_items_readable'), false, NULL)) as has_line_items,
+       coalesce(t.read.hs_num_of_associated_line_items > 0, if(getvariable('line_items_readable'), false, NULL)) as has_line_items,
        t.closed_lost_reason as lost_reason_told, t.modified_at as crm_modified_at, t.landed_at, t.payload,
        t.plumbline_status as flag_status, t.plumbline_score as flag_score, t.plumbline_top_issue as flag_top_issue,
-       t.plumbline_issues as flag_issues, t.plumbline_flagged_since as flag_flagged_since, t.plumbline_snooze_until as flag_snooze_until
-from typed t
+       t.plumbline_issues as flag_issues, coalesce(t.read.plumbline_flagged_since::varchar, t.plumbline_flagged_since) as flag_flagged_since,
+       coalesce(t.read.plumbline_snooze_until::varchar, t.plumbline_snooze_until) as flag_snooze_until
+from fields t
 left join association a on a.id = t.id
 left join account_survivor s on s.account_id = a.company
 left join pipeline p on p.id = t.pipeline

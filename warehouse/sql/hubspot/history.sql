@@ -5,7 +5,19 @@
 create or replace temp table told as
 select parent_id as opportunity_id, modified_at as "at", payload ->> '$.property' as property, payload ->> '$.value' as value
 from raw.hubspot_deal_history semi join touched on touched.id = parent_id
-where source = getvariable('source') and modified_at is not null;
+where source = getvariable('source');
+
+insert into unparsed
+select distinct 'deals.history' as object, t.opportunity_id as record_id, t.property,
+       case when t."at" is null then 'opportunity_version.valid_from' when property = 'closedate' then 'opportunity_version.close_date'
+            else 'opportunity_version.amount' end as column_name,
+       if(t."at" is null, 'instant', if(property = 'closedate', 'date', 'number')) as expected
+from told t
+join deal d using (opportunity_id)
+where not d.is_deleted
+  and (t."at" is null or property = 'amount' and unread(value, money_of(value)) or property = 'closedate' and unread(value, day_of(value)));
+
+delete from told where "at" is null;
 
 create or replace temp table stage_told as
 select opportunity_id, "at", '' as seq, value as crm_stage from told where property = 'dealstage' and value <> '';
@@ -13,7 +25,7 @@ select opportunity_id, "at", '' as seq, value as crm_stage from told where prope
 create or replace temp table close_told as
 select opportunity_id, "at", '' as seq, day_of(value) as close_date
 from told
-where property = 'closedate' and instant_of(value) is not null;
+where property = 'closedate' and day_of(value) is not null;
 
 create or replace temp table next_step_told as
 with steps as (
@@ -32,7 +44,7 @@ with stage_probability as (
 select t.opportunity_id, t."at", 1 as rank, t.property as seq, said(property, 'dealstage', nullif(value, '')) as crm_stage,
        -- No history of its own: it is that of the stage, unless somebody says otherwise, which the record then shows.
        if(s.crm_stage is null, NULL, {'v': s.probability}) as probability,
-       said(property, 'amount', try_cast(value as decimal(18, 2))) as amount, NULL::struct(v varchar) as currency,
+       said(property, 'amount', money_of(value)) as amount, NULL::struct(v varchar) as currency,
        said(property, 'closedate', day_of(value)) as close_date, said(property, 'hubspot_owner_id', nullif(value, '')) as owner_id,
        said(property, 'hs_next_step', nullif(value, '')) as next_step,
        said(property, 'hs_manual_forecast_category', category_of(value)) as forecast_category,

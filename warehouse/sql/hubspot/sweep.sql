@@ -11,7 +11,7 @@ pipelines as (
     select id, payload ->> '$.label' as label from raw.hubspot_pipeline where source = getvariable('source')
 )
 select f.id, f.modified_at, f.dealstage as crm_stage, f.pipeline as pipeline_id, coalesce(p.label, f.pipeline, 'default') as pipeline,
-       try_cast(f.amount as decimal(18, 2)) as amount, coalesce(nullif(f.deal_currency_code, ''), getvariable('org_currency')) as currency,
+       money_of(f.amount) as amount, coalesce(nullif(f.deal_currency_code, ''), getvariable('org_currency')) as currency,
        NULL::boolean as is_closed
 from fields f
 left join pipelines p on p.id = f.pipeline;

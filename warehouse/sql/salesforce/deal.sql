@@ -21,18 +21,27 @@ select id, payload, modified_at, is_deleted as gone, deleted_at as gone_at, land
 from raw.salesforce_opportunity semi join touched using (id)
 where source = getvariable('source');
 
-create or replace temp table cast_failure as
-select field, failures
-from (
-    select count(*) filter (Amount is not null and try_cast(Amount as decimal(18, 2)) is null) as Amount,
-           count(*) filter (Probability is not null and try_cast(Probability as decimal(18, 6)) is null) as Probability,
-           count(*) filter (CloseDate is not null and try_cast(CloseDate as date) is null) as CloseDate,
-           count(*) filter (CreatedDate is not null and try_cast(CreatedDate as timestamptz) is null) as CreatedDate,
-           count(*) filter (LastStageChangeDate is not null and try_cast(LastStageChangeDate as timestamptz) is null) as LastStageChangeDate,
-           count(*) filter (LastActivityDate is not null and try_cast(LastActivityDate as date) is null) as LastActivityDate
+-- unparsed: the values that say something and could not be read, by the columns that miss them.
+create or replace temp table unparsed as
+with named as (
+    select id, unnest([unread_one for unread_one in [
+        if(unread(Amount, try_cast(Amount as decimal(18, 2))), 'Amount', NULL),
+        if(unread(Probability, try_cast(try_cast(Probability as decimal(18, 6)) / 100 as decimal(7, 6))), 'Probability', NULL),
+        if(unread(CloseDate, day_of(CloseDate)), 'CloseDate', NULL),
+        if(unread(CreatedDate, try_cast(CreatedDate as timestamptz)), 'CreatedDate', NULL),
+        if(unread(LastStageChangeDate, try_cast(LastStageChangeDate as timestamptz)), 'LastStageChangeDate', NULL),
+        if(unread(LastActivityDate, day_of(LastActivityDate)), 'LastActivityDate', NULL)
+    ] if unread_one is not null]) as property
     from fields
-) unpivot (failures for field in (*))
-where failures > 0;
+    where not gone
+)
+select 'Opportunity' as object, n.id as record_id, n.property, c.column_name, c.expected
+from named n
+join (values
+    ('Amount', 'amount', 'number'), ('Probability', 'probability', 'share'), ('CloseDate', 'close_date', 'date'),
+    ('CreatedDate', 'created_at', 'instant'), ('LastStageChangeDate', 'stage_entered_at', 'instant'),
+    ('LastActivityDate', 'last_activity_at', 'date')
+) c(property, column_name, expected) on c.property = n.property;
 
 -- Accounts that were merged, each with the one that stands for it in the end.
 create or replace temp table account_survivor as
@@ -69,7 +78,7 @@ select getvariable('source') || ':' || t.id as opportunity_key, t.id as opportun
        t.closed as is_closed, t.won as is_won, t.gone as is_deleted, t.gone_at as deleted_at, NULL::varchar as merged_into,
        try_cast(t.Amount as decimal(18, 2)) as amount, coalesce(t.CurrencyIsoCode, getvariable('org_currency')) as currency,
        NULL::decimal(18, 2) as amount_home_told,
-       (try_cast(t.Probability as decimal(18, 6)) / 100)::decimal(7, 6) as probability,
+       try_cast(try_cast(t.Probability as decimal(18, 6)) / 100 as decimal(7, 6)) as probability,
        category_of(coalesce(t.ForecastCategoryName, t.ForecastCategory)) as forecast_category,
        try_cast(t.CreatedDate as timestamptz) as created_at, try_cast(t.CloseDate as date) as close_date,
        t.CloseDate as close_date_told,
