@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from connectors.hubspot.client import Client
-from connectors.hubspot.extract import Pulling, land
+from connectors.hubspot.deals import Deals, land
 from connectors.hubspot.files import Ndjson
 from connectors.hubspot.objects import DEALS
 from connectors.hubspot.reading import Listing, read_all
@@ -45,17 +45,17 @@ def fetch(
         return _Looking(client, Landing(landing, settings.name, run_id), {}, False, None, progress).fetch(run_id, wanted)
 
 
-class _Looking(Pulling):
+class _Looking(Deals):
     """A pull of the deals that somebody names, or of their names."""
 
     def sweep(self, run_id: str) -> Pull:
         obj = "deals.ids"
-        with self._files(obj) as out:
-            for record in self._counted(Listing(self.client, DEALS, LISTED).read(), "listed deals"):
+        with self.files(obj) as out:
+            for record in self.counted(Listing(self.client, DEALS, LISTED).read(), "listed deals"):
                 if not record.get("archived"):
                     out.write(record)
             fields = [Field(name, "string") for name in LISTED]
-            self._finish(Manifest(self.client.source, "hubspot", obj, "id", "full", complete=True, fields=fields), out, keep=True)
+            self.finish(Manifest(self.client.source, "hubspot", obj, "id", "full", complete=True, fields=fields), out, keep=True)
         return self.finished(run_id, full=True)
 
     def fetch(self, run_id: str, wanted: list[str]) -> Pull:
@@ -65,7 +65,7 @@ class _Looking(Pulling):
         with ExitStack() as stack:
 
             def files(obj: str) -> Ndjson:
-                return stack.enter_context(self._files(obj))
+                return stack.enter_context(self.files(obj))
 
             live, archive, gone = files("deals"), files("deals.archived"), files("deals.gone")
             history, links = files("deals.history"), files("deals.associations")
@@ -89,6 +89,6 @@ class _Looking(Pulling):
             )  # fmt: skip
             for name, out, told, notice in objects:
                 manifest = Manifest(self.client.source, "hubspot", name, "id", "incremental", fields=told, notice=notice)
-                self._finish(manifest, out, keep=True)
+                self.finish(manifest, out, keep=True)
         self.say(f"{self.client.source}: {len(found):,} of {len(wanted):,} deals read again, {len(in_bin):,} are in the recycle bin")
         return self.finished(run_id, full=False)

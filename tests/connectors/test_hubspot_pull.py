@@ -17,7 +17,7 @@ from connectors import hubspot
 from connectors.errors import CrmAuthError, CrmPermissionError, CrmQuotaError
 from connectors.http import RetryPolicy
 from connectors.hubspot import client as client_module
-from connectors.hubspot import extract
+from connectors.hubspot.pulling import reached
 from connectors.hubspot.settings import HubSpotSettings
 from connectors.landing import Pull
 from connectors.simulator.clock import SimClock
@@ -419,12 +419,12 @@ def test_a_change_that_is_visible_late_is_within_the_overlap(night: Night) -> No
 
 def test_the_watermark_is_never_later_than_the_portals_clock_or_its_newest_stamp() -> None:
     early, late = NOW, NOW + timedelta(hours=2)
-    assert extract._watermark(None, late, early) == early  # a clock that is fast
-    assert extract._watermark(None, early, late) == early  # records that changed while we read
-    assert extract._watermark(None, late, None) is None  # nothing there, nothing promised
-    assert extract._watermark(early, late, None) == early
-    assert extract._watermark(late, late, early) == late  # only the overlap was seen again
-    assert extract._watermark(None, None, early) == early
+    assert reached(None, late, early) == early  # a clock that is fast
+    assert reached(None, early, late) == early  # records that changed while we read
+    assert reached(None, late, None) is None  # nothing there, nothing promised
+    assert reached(early, late, None) == early
+    assert reached(late, late, early) == late  # only the overlap was seen again
+    assert reached(None, None, early) == early
 
 
 def test_everything_comes_when_the_portal_moves_while_it_is_read(night: Night) -> None:
