@@ -11,6 +11,7 @@
 --   lost: of them, those that were lost without
 --   open: of them, those that are in it still, or before it again
 --   won: of them, those that are won by now
+--   closed: of them, those that are won or lost by now, from whichever stage
 --   conversion_rate: advanced / reached
 --   win_rate: won / reached
 create or replace view bi.stage_conversion as
@@ -36,7 +37,7 @@ select d.source, d.pipeline, r.stage, r.stage_rank, date_trunc('month', r.reache
        count(*) filter (d.furthest > r.stage_rank) as advanced,
        count(*) filter (d.furthest = r.stage_rank and d.is_closed) as lost,
        count(*) filter (d.furthest = r.stage_rank and not d.is_closed) as open,
-       count(*) filter (d.is_won) as won,
+       count(*) filter (d.is_won) as won, count(*) filter (d.is_closed) as closed,
        advanced / count(*) as conversion_rate, won / count(*) as win_rate
 from reached r
 join deal d using (opportunity_key)
