@@ -23,7 +23,7 @@ from warehouse.writeback import FIELDS
 
 HERE = Path(__file__).parent / "sql"
 # Raise it when the SQL derives other values from the same records: every source is then derived anew.
-DERIVATION = 4
+DERIVATION = 5
 DEALS = {"salesforce": "Opportunity", "hubspot": "deals"}
 ACCOUNTS = {"salesforce": "Account", "hubspot": "companies"}
 # What fields of these types hold: a value that is nothing of the kind is noted. HubSpot's names, then Salesforce's.
@@ -72,7 +72,7 @@ VOLATILE = {
     ),
 }
 TEMPORARY = {
-    "account_survivor", "activity_fact", "applied", "close_told", "deal", "deal_survivor", "delivered", "delta", "differing", "fact",
+    "account_survivor", "activity_fact", "applied", "changer", "close_told", "deal", "deal_survivor", "delivered", "delta", "differing", "fact",
     "field_gone", "field_told", "fields", "first_told", "in_scope", "landed", "live", "new_account", "new_activity", "new_contact_role",
     "new_crm_flag", "new_exchange_rate", "new_opportunity", "new_owner", "new_pipeline", "new_seen", "new_stage", "new_stage_event",
     "new_unparsed", "new_version", "next_step_told", "pipeline_clean", "pipeline_definition", "pipeline_renamed",
@@ -105,7 +105,8 @@ PIPELINE_KEY = "source || ':' || coalesce(pipeline_id, '')"
 class Settings:
     """What derivation depends on besides the records. When any of it changes, every row of the source is derived again.
 
-    readable: objects of the CRM that could be read, so that "none" and "unknown" stay apart.
+    readable: objects of the CRM that could be read, so that "none" and "unknown" stay apart. own_ids: of the user or app by whom Plumbline
+    itself signs in.
     """
 
     source: str
@@ -113,6 +114,7 @@ class Settings:
     business: Business
     fields: dict[str, str] = field(default_factory=dict)
     integration_users: list[str] = field(default_factory=list)
+    own_ids: list[str] = field(default_factory=list)
     record_url: str | None = None
     org_currency: str | None = None
     readable: list[str] = field(default_factory=list)
@@ -253,6 +255,7 @@ def _set_variables(con: duckdb.DuckDBPyConnection, settings: Settings, *, now: d
         "hash_patch": hashed,
         # Salesforce ids are the same in their first 15 characters, however people copied them.
         "integration_ids": [user[:15] for user in settings.integration_users],
+        "own_ids": [own[:15] for own in settings.own_ids],
     }
     for name, value in variables.items():
         cast = "::varchar[]" if isinstance(value, list) else "::varchar" if value is None else ""
@@ -334,6 +337,8 @@ def _derive_people(con: duckdb.DuckDBPyConnection, settings: Settings, changed: 
             select o.opportunity_id from core.opportunity o join applied on applied.key = o.source || ':' || o.owner_id
             where o.source = getvariable('source')
         """)
+        if settings.crm == "hubspot":
+            _run(con, "hubspot/changer.sql", "hubspot/changer_named.sql")
     con.execute("create or replace temp table delta as select distinct id from touched_account")
     _run(con, f"{settings.crm}/account.sql")
     apply_rows(con, "core.account", "new_account", key="account_key", scope="false")
@@ -428,7 +433,7 @@ def _derive_deals(
         return _derive_nothing(con, settings, now=now, stage_config=stage_config, defined=defined)
     if crm == "salesforce":
         _run(con, "salesforce/stage_flag.sql")
-    _run(con, "core/value.sql", f"{crm}/deal.sql", f"{crm}/history.sql", "core/unparsed.sql", "core/seen.sql")
+    _run(con, "core/value.sql", f"{crm}/changer.sql", f"{crm}/deal.sql", f"{crm}/history.sql", "core/unparsed.sql", "core/seen.sql")
     con.execute("drop table fields; drop table told")
     done("deals read")
     moved = False

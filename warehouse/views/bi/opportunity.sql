@@ -31,6 +31,8 @@
 --   close_date: expected or actual day of closing
 --   closed_date: business day on which it was closed, by history; NULL while open
 --   stage_entered_date: business day on which it entered its present CRM stage
+--   stage_changed_by: who moved it there: the person's name, else the CRM's id; NULL where the CRM does not tell
+--   stage_changed_through: by what: person, plumbline, integration, workflow, import, merge, crm; NULL where the CRM does not tell
 --   last_activity_date: business day of the last thing that people did
 --   next_activity_date: business day of the next task or meeting
 --   age_days: from creation to the last run, or to its closing
@@ -58,6 +60,12 @@ score as (
     where scope = 'opportunity'
       and as_of = (select max(as_of) from quality.score where scope = 'opportunity')
 ),
+stage_move as (
+    select o.opportunity_key, arg_max({'by': e.changed_by, 'through': e.changed_through}, e."at") as last
+    from core.opportunity o
+    join core.stage_event e on e.opportunity_key = o.opportunity_key and e.to_crm_stage = o.crm_stage
+    group by o.opportunity_key
+),
 finding as (
     select f.opportunity_key, count(*) as findings,
            arg_min(f.severity, list_position(['critical', 'high', 'medium', 'low', 'info'], f.severity)) as worst
@@ -72,8 +80,9 @@ select o.source, o.crm, o.opportunity_key, o.opportunity_id, o.name, o.url, o.ac
        o.forecast_category, o.type, o.amount, o.currency, o.amount_home,
        (o.amount_home::decimal(38, 2) * o.probability)::decimal(38, 2) as weighted_home, o.probability,
        (o.created_at at time zone d.zone)::date as created_date, o.close_date, (o.closed_at at time zone d.zone)::date as closed_date,
-       (o.stage_entered_at at time zone d.zone)::date as stage_entered_date, (o.last_activity_at at time zone d.zone)::date as last_activity_date,
-       (o.next_activity_at at time zone d.zone)::date as next_activity_date,
+       (o.stage_entered_at at time zone d.zone)::date as stage_entered_date,
+       coalesce(b.name, m.last.by) as stage_changed_by, m.last.through as stage_changed_through,
+       (o.last_activity_at at time zone d.zone)::date as last_activity_date, (o.next_activity_at at time zone d.zone)::date as next_activity_date,
        date_diff('day', (o.created_at at time zone d.zone)::date, coalesce((o.closed_at at time zone d.zone)::date, d.today)) as age_days,
        if(o.is_closed, NULL, date_diff('day', (o.stage_entered_at at time zone d.zone)::date, d.today)) as days_in_stage,
        if(o.is_closed, NULL, date_diff('day', (o.last_activity_at at time zone d.zone)::date, d.today)) as days_since_activity,
@@ -82,6 +91,8 @@ select o.source, o.crm, o.opportunity_key, o.opportunity_id, o.name, o.url, o.ac
 from core.opportunity o
 left join day d using (source)
 left join core.owner w on w.owner_key = o.source || ':' || o.owner_id
+left join stage_move m using (opportunity_key)
+left join core.owner b on b.owner_key = o.source || ':' || m.last.by
 left join score s using (opportunity_key)
 left join finding f using (opportunity_key)
 where not o.is_deleted;
