@@ -13,7 +13,7 @@ statement as (
     from state_told
     union all by name
     -- Before anything was said: what history says had been there before, as long as no sync saw it earlier.
-    select b.* exclude ("at", seq, changed_by, changed_through), '-infinity'::timestamptz as "at", '' as seq, true as is_told
+    select b.* exclude ("at", seq, changed_by, changed_through, is_first), '-infinity'::timestamptz as "at", '' as seq, true as is_told
     from state_before b
     join first_seen s using (opportunity_id)
     where b."at" <= s."at"
@@ -77,9 +77,8 @@ changer_then as (
     from (
         select opportunity_id, "at", rank, seq, crm_stage, changed_by, changed_through from state_told
         union all
-        select opportunity_id, '-infinity'::timestamptz, rank, seq, crm_stage, changed_by, changed_through from state_before
+        select opportunity_id, '-infinity'::timestamptz, rank, seq, crm_stage, changed_by, changed_through from state_before where is_first
     )
-    where changed_through is not null or changed_by is not null
     group by opportunity_id, "at"
 ),
 changed as (

@@ -81,7 +81,7 @@ create or replace temp table state_told as
 with stage_probability as (
     select crm_stage, any_value(probability) as probability from pipeline_stage where probability is not null group by crm_stage
 )
-select t.opportunity_id, t."at", 1 as rank, t.property, t.seq, t.changed_by, t.changed_through,
+select t.opportunity_id, t."at", 1 as rank, t.property, t.seq || t.property as seq, t.changed_by, t.changed_through,
        said(property, 'dealstage', nullif(value, '')) as crm_stage,
        -- No history of its own: it is that of the stage, unless somebody says otherwise, which the record then shows.
        if(s.crm_stage is null, NULL, {'v': s.probability}) as probability,
@@ -109,8 +109,7 @@ kept as (
     from first_value f
     join deal d using (opportunity_id)
 )
-select opportunity_id, "at", 0 as rank, state.seq, state.currency, if(is_first, state.changed_by, NULL) as changed_by,
-       if(is_first, state.changed_through, NULL) as changed_through,
+select opportunity_id, "at", 0 as rank, state.seq, state.currency, is_first, state.changed_by, state.changed_through,
        if(is_known or state.crm_stage is null, state.crm_stage, {'v': NULL::varchar}) as crm_stage,
        if(is_known or state.pipeline is null, state.pipeline, {'v': NULL::varchar}) as pipeline,
        if(is_known or state.crm_stage is null, state.probability, {'v': NULL::decimal(7, 6)}) as probability,

@@ -87,7 +87,7 @@ with first_field as (
     from field_told
     group by opportunity_id, attribute
 )
-select f.opportunity_id, f."at", 0 as rank, '' as seq, NULL::varchar as changed_by, NULL::varchar as changed_through,
+select f.opportunity_id, f."at", 0 as rank, '' as seq, false as is_first, NULL::varchar as changed_by, NULL::varchar as changed_through,
        said(attribute, 'crm_stage', value) as crm_stage,
        said(attribute, 'amount', try_cast(value as decimal(18, 2))) as amount, said(attribute, 'currency', value) as currency,
        said(attribute, 'close_date', try_cast(value as date)) as close_date,
@@ -102,7 +102,7 @@ where f.attribute in ('next_step', 'owner_id', 'pipeline') or coalesce(f."at" <=
 union all by name
 -- Rows that go back to the creation need no guess; where older ones are gone, what the first one says had been so before, but for what it
 -- says of amount and close date.
-select t.opportunity_id, t."at", -1 as rank, '' as seq, {'v': t.crm_stage} as crm_stage, {'v': coalesce(t.previous_amount, t.amount)} as amount,
+select t.opportunity_id, t."at", -1 as rank, '' as seq, false as is_first, {'v': t.crm_stage} as crm_stage, {'v': coalesce(t.previous_amount, t.amount)} as amount,
        if(t.currency is null, NULL, {'v': t.currency}) as currency, {'v': coalesce(t.previous_close_date, t.close_date)} as close_date,
        {'v': t.probability} as probability, if(t.forecast_category is null, NULL, {'v': t.forecast_category}) as forecast_category
 from told t
