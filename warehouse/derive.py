@@ -38,7 +38,7 @@ TABLES = {
         "opportunity", "opportunity_history", "opportunity_field_history", "opportunity_contact_role", "opportunity_stage", "task", "event",
         "account", "user", "user_role", "record_type", "record_type_stages", "business_process", "currency_type", "dated_conversion_rate",
     ),
-    "hubspot": ("deal", "deal_history", "deal_association", "company", "owner", "pipeline"),
+    "hubspot": ("deal", "deal_history", "deal_association", "company", "owner", "pipeline", "property"),
 }  # fmt: skip
 
 # Fields with a column of their own: not repeated in `custom`.
@@ -74,7 +74,7 @@ VOLATILE = {
 TEMPORARY = {
     "account_survivor", "activity_fact", "applied", "changer", "close_told", "deal", "deal_survivor", "delivered", "delta", "differing", "fact",
     "field_gone", "field_told", "fields", "first_told", "in_scope", "landed", "live", "new_account", "new_activity", "new_contact_role",
-    "new_crm_flag", "new_exchange_rate", "new_opportunity", "new_owner", "new_pipeline", "new_seen", "new_stage", "new_stage_event",
+    "new_crm_flag", "new_exchange_rate", "new_field_option", "new_opportunity", "new_owner", "new_pipeline", "new_seen", "new_stage", "new_stage_event",
     "new_unparsed", "new_version", "next_step_told", "pipeline_clean", "pipeline_definition", "pipeline_renamed",
     "pipeline_stage", "present", "process_told", "rate_moved", "rate_of_deal", "record_type", "refreshed", "renamed_stage", "renamed_version",
     "restated", "seen", "seen_before", "stage_alias", "stage_change", "stage_definition", "stage_dropped", "stage_flag", "stage_known",
@@ -197,6 +197,7 @@ def derive(
     done("people")
     rates_moved = _derive_rates(con, settings, changed, everything=everything)
     done("rates")
+    _derive_options(con, settings.crm, changed, everything=everything)
     defined = everything or bool(changed & DEFINITIONS)
     if defined:
         _derive_pipelines(con, settings.crm)
@@ -363,6 +364,14 @@ def _derive_rates(con: duckdb.DuckDBPyConnection, settings: Settings, changed: s
     key = "source || ':' || currency || ':' || valid_from::varchar"
     con.execute("insert into rate_moved " + RATE_MOVED)
     return apply_rows(con, "core.exchange_rate", "new_exchange_rate", key=key, scope="source = getvariable('source')") > 0
+
+
+def _derive_options(con: duckdb.DuckDBPyConnection, crm: str, changed: set[str], *, everything: bool) -> None:
+    """core.field_option of the source."""
+    if crm == "hubspot" and (everything or "hubspot_property" in changed):
+        _run(con, "hubspot/field_option.sql")
+        key = "concat_ws(chr(31), source, object, name, value)"
+        apply_rows(con, "core.field_option", "new_field_option", key=key, scope="source = getvariable('source')")
 
 
 def _derive_pipelines(con: duckdb.DuckDBPyConnection, crm: str) -> None:
