@@ -74,8 +74,8 @@ VOLATILE = {
 TEMPORARY = {
     "account_survivor", "activity_fact", "applied", "changer", "close_told", "deal", "deal_survivor", "delivered", "delta", "differing", "fact",
     "field_gone", "field_told", "fields", "first_told", "in_scope", "landed", "live", "new_account", "new_activity", "new_contact_role",
-    "new_crm_flag", "new_exchange_rate", "new_field_option", "new_opportunity", "new_owner", "new_pipeline", "new_seen", "new_stage", "new_stage_event",
-    "new_unparsed", "new_version", "next_step_told", "pipeline_clean", "pipeline_definition", "pipeline_renamed",
+    "new_crm_flag", "new_exchange_rate", "new_field_option", "new_opportunity", "new_owner", "new_pipeline", "new_seen", "new_stage",
+    "new_stage_event", "new_unparsed", "new_version", "next_step_told", "pipeline_clean", "pipeline_definition", "pipeline_renamed",
     "pipeline_stage", "present", "process_told", "rate_moved", "rate_of_deal", "record_type", "refreshed", "renamed_stage", "renamed_version",
     "restated", "seen", "seen_before", "stage_alias", "stage_change", "stage_definition", "stage_dropped", "stage_flag", "stage_known",
     "stage_move", "stage_now", "stage_of_org", "stage_seen", "stage_stated", "stage_told", "state_before", "state_told", "told", "told_field",

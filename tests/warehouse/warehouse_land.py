@@ -299,7 +299,8 @@ def inbound(
     given |= {"properties": objects["properties"]} if "properties" in objects else {}
     for name, records in given.items():
         whole = name in {"owners", "pipelines", "properties", "deals.archived"} or (full and name in {"deals", "companies"})
-        manifest = Manifest("inbound", "hubspot", name, "name" if name == "properties" else "id", "full" if whole or full else "incremental", complete=whole)
+        key = "name" if name == "properties" else "id"
+        manifest = Manifest("inbound", "hubspot", name, key, "full" if whole or full else "incremental", complete=whole)
         if name in {"deals", "companies"}:
             manifest.watermark, manifest.cursor = NOON, "hs_lastmodifieddate"
         if name == "deals":
