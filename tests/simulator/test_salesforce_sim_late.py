@@ -196,6 +196,18 @@ def test_what_a_write_that_has_not_committed_refers_to_may_change_but_not_go(w: 
     assert w.row(deal, "AccountId") == (master,)
 
 
+def test_what_was_refused_for_a_lock_stays_refused_when_the_lock_is_gone(w: World) -> None:
+    deal = w.deal()
+    w.org.late(2 * 3600)
+    w.org.update("Opportunity", deal, {"NextStep": "first"})
+    w.org.late(3600)
+    with pytest.raises(SalesforceError, match="UNABLE_TO_LOCK_ROW"):
+        w.org.update("Opportunity", deal, {"NextStep": "second", "StageName": "Qualification"})
+    before = w.row(deal, "StageName")
+    w.clock.advance(3 * HOUR)
+    assert w.row(deal, "NextStep", "StageName") == ("first", *before)
+
+
 def test_only_what_people_do_commits_late_when_told_so(w: World) -> None:
     deal = w.deal()
     w.org.late(3600)

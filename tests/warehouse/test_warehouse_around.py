@@ -322,6 +322,22 @@ def test_a_stage_that_becomes_a_closed_one_closes_its_deals(con: Any, tmp_path: 
     assert deals_of(con)[opp_id(1)]["is_closed"] is False
 
 
+def test_a_deal_read_as_closed_before_its_stage_is_known_to_be_has_the_day_on_which_it_closed(con: Any, tmp_path: Path) -> None:
+    """Deals and stages are read one after the other: what was read before a run was stopped is loaded without the rest."""
+    entered, later = NOON - 5 * DAY, NOON - 2 * DAY
+    history = {"OpportunityId": opp_id(1), "StageName": "Needs Analysis", "CloseDate": "2026-12-31", "CreatedDate": stamp(entered)}
+    past = [{"Id": "008000000000001AAA", **history}, {"Id": "008000000000002AAA", **history, "StageName": "Prospecting", "CreatedDate": stamp(later)}]
+    been = [{"Id": "008000000000003AAA", **history, "OpportunityId": opp_id(2)}]
+    deals = [opportunity(1, StageName="Prospecting"), opportunity(2, StageName="Needs Analysis", IsClosed=True, IsWon=False)]
+    load(con, landed(tmp_path, 1, deals, full=True, OpportunityHistory=[*past, *been]), now=NOON)
+    assert deals_of(con)[opp_id(2)]["closed_at"] is None
+    closing = {"IsClosed": True, "IsWon": False, "SystemModstamp": stamp(NOON + DAY)}
+    load(con, landed(tmp_path, 2, [], OpportunityStage=changed(needs=closing)), now=NOON + DAY)
+    assert deals_of(con)[opp_id(2)]["closed_at"] == entered
+    kinds = rows(con, "select kind from core.stage_event where opportunity_key like '%' || $1 order by \"at\"", opp_id(1))
+    assert [row["kind"] for row in kinds] == ["lost", "reopen"]  # a deal that was only once in it
+
+
 # People, activities, products -----------------------------------------------------------------------------------------------------
 
 

@@ -102,7 +102,7 @@ class Writer:
             if late is None:
                 return self._transaction(run, harvest, commit=True)
             # Stamped and answered now, visible to others only when it commits: done once for the answer, once more then.
-            answer, touched, parents = self._transaction(run, lambda run: (harvest(run), run.touched(), run.parents()), commit=False)
+            answer, touched, parents = self._transaction(run, run.rehearsed(harvest), commit=False)
             self.org.commit_later(late, run.instant, lambda: self._transaction(run, lambda _: None, commit=True), touched, parents)
             return answer
 
@@ -198,6 +198,17 @@ class Run:
         self.fields: dict[str, Field] = {}
         self.flags: dict[str, str] = {}
         self._columns: list[str] = []
+        self._refused: list[tuple[Any, ...]] = []
+
+    def rehearsed(self, harvest: Callable[[Run], T]) -> Callable[[Run], tuple[T, set[str], set[str]]]:
+        """A harvest of what the batch answers and which records and parents it locks. What is refused now stays refused when the
+        batch is performed again, whoever has let go of his locks by then."""
+
+        def work(run: Run) -> tuple[T, set[str], set[str]]:
+            self._refused = run.fetch("SELECT rn, code, message, fields FROM _error")
+            return harvest(run), run.touched(), run.parents()
+
+        return work
 
     def sql(self, statement: str, parameters: Sequence[Any] = ()) -> None:
         self.con.execute(statement, list(parameters))
@@ -238,6 +249,8 @@ class Run:
         self.sql("DELETE FROM _error")
         operation = self.batch.operation
         self._stage()
+        if self._refused:
+            self.con.executemany("INSERT INTO _error VALUES (?, ?, ?, ?)", self._refused)
         self.sql("CREATE OR REPLACE TEMP TABLE _result AS SELECT rn, NULL::VARCHAR AS id, false AS created FROM _stage")
         if operation == "upsert":
             self._match_key()
