@@ -213,13 +213,26 @@ def check(
 
 
 @app.command()
-def snapshot(ctx: typer.Context) -> None:
-    """Store the pipeline snapshot of the day."""
+def snapshot(
+    ctx: typer.Context,
+    day: Annotated[datetime | None, typer.Option("--date", formats=["%Y-%m-%d"], help="A past day, rebuilt from history as it ended.")] = None,
+    since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Rebuild every day since this one, and take today's.")] = None,
+) -> None:
+    """Store the pipeline snapshot of the day; or rebuild those of past days from history."""
     from flows import snapshot as flow
 
+    if day and since:
+        raise typer.BadParameter("--date and --since exclude each other", param_hint="--since")
     face: Face = ctx.obj
-    result = _run(face, "snapshot", flow.snapshot)
-    face.show(result, [f"Snapshot of {result['snapshot_date']}: {result['rows']} rows, {result['deals']} open deals."])
+    first, last = since or day, day
+    if first is None:
+        result = _run(face, "snapshot", flow.snapshot)
+    else:
+        start, end = first.date(), last.date() if last else None
+        result = _run(face, "snapshot", lambda run: flow.rebuild(run, start, end), {"first": str(start), "last": end and str(end)})
+    rebuilt = result.get("rebuilt", 0) or len(result.get("missed", ()))
+    lines = [f"{rebuilt:,} past {'day' if rebuilt == 1 else 'days'} rebuilt from history."] if rebuilt else []
+    face.show(result, [*lines, f"Snapshot of {result['snapshot_date']}: {result['rows']} rows, {result['deals']} open deals."])
 
 
 @app.command()

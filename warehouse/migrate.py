@@ -1,7 +1,8 @@
 """Schema of the warehouse: the files under tables/ and views/ say what it is, those under migrations/ how older ones get there.
 
 `tables/<schema>/<table>.sql` is one CREATE TABLE each; its header is the COMMENT of the table, the comment after a column the
-COMMENT of the column. `views/<schema>/<view>.sql` likewise, with the columns described in the header as `--   column: text`.
+COMMENT of the column. `views/<schema>/<view>.sql` likewise, with the columns described in the header as `--   column: text`;
+`macros/<schema>/<macro>.sql` are macros, whose COMMENT is the header with its columns, because a macro's have none.
 A new column needs no migration: a column that a table file has and the warehouse lacks is added. Everything else that changes a
 table (rename, type, backfill) is `migrations/NNNN_what.sql`, applied once, in one transaction with its ops.schema_migration row.
 """
@@ -34,7 +35,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Definition:
-    """One file under tables/ or views/. kind: table or view."""
+    """One file under tables/, views/ or macros/. kind: table, view, macro (a value) or macro table (rows)."""
 
     kind: str
     name: str  # schema.table
@@ -45,7 +46,7 @@ class Definition:
 
 @cache
 def definitions(kind: str) -> tuple[Definition, ...]:
-    """Every table, or every view, in the order in which they are created: by schema, then by name."""
+    """Every table, view or macro (`kind`), in the order in which they are created: by schema, then by name."""
     files = (HERE / f"{kind}s").glob("*/*.sql")
     return tuple(read_definition(file, kind) for file in sorted(files, key=lambda f: (SCHEMAS.index(f.parent.name), f.name)))
 
@@ -57,7 +58,7 @@ def read_definition(file: Path, kind: str) -> Definition:
     header, columns = [], []
     body = next(i for i, line in enumerate(lines) if not line.startswith("--"))
     for line in lines[:body]:
-        if kind == "view" and (match := VIEW_COLUMN.match(line)):
+        if kind != "table" and (match := VIEW_COLUMN.match(line)):
             columns.append(Column(match["name"], "", match["comment"]))
         else:
             header.append(line.removeprefix("--").strip())
@@ -68,6 +69,10 @@ def read_definition(file: Path, kind: str) -> Definition:
             elif line.strip() and not line.startswith(");"):
                 raise ValueError(f"{file.name}: cannot read the column in: {line.strip()}")
     comment = " ".join(header).strip()
+    if kind == "macro":
+        told = [f"{column.name}: {column.comment}" for column in columns]
+        kind = "macro table" if re.search(r"\) as table$", sql, re.MULTILINE) else "macro"
+        return Definition(kind, f"{file.parent.name}.{file.stem}", "\n".join([comment, *told]), (), sql)
     if not comment or not columns:
         raise ValueError(f"{file.name} has no comment or no columns")
     return Definition(kind, f"{file.parent.name}.{file.stem}", comment, tuple(columns), sql)
@@ -174,9 +179,10 @@ def _create(con: duckdb.DuckDBPyConnection) -> None:
             if column.name not in present:
                 con.execute(f'alter table {table.name} add column "{column.name}" {column.type}')
         describe(con, table)
-    for view in definitions("view"):
-        con.execute(view.sql)
-        describe(con, view)
+    for kind in ("view", "macro"):
+        for definition in definitions(kind):
+            con.execute(definition.sql)
+            describe(con, definition)
 
 
 def _columns(con: duckdb.DuckDBPyConnection, table: str) -> set[str]:
@@ -190,7 +196,7 @@ def _columns(con: duckdb.DuckDBPyConnection, table: str) -> set[str]:
 
 
 def _fingerprint() -> str:
-    text = "".join(d.name + d.sql for kind in ("table", "view") for d in definitions(kind))
+    text = "".join(d.name + d.sql for kind in ("table", "view", "macro") for d in definitions(kind))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -73,9 +73,10 @@ def _write(con: duckdb.DuckDBPyConnection, part: Path) -> None:
                 copy.execute(f'insert into published.{table.name} by name from "{private}".{table.name}{order}')
                 _check_whole(copy, private, table.name)
                 describe(copy, table)
-            for view in definitions("view"):
-                copy.execute(view.sql)
-                describe(copy, view)
+            for kind in ("view", "macro"):
+                for definition in definitions(kind):
+                    copy.execute(definition.sql)
+                    describe(copy, definition)
             copy.execute(f'use "{private}"')
         finally:
             with suppress(duckdb.Error):

@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 
 import duckdb
@@ -12,6 +12,7 @@ from company import NIGHT_1, _environment, company, configuration
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.errors import exit_code
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -113,3 +114,23 @@ def test_the_record_of_a_run_keeps_what_it_reported(file):
     told = json.loads(found[0])
     assert told["findings"]["opened"] > 0
     assert told["snapshot"]["deals"] > 0
+
+
+def test_past_days_are_rebuilt_from_history_and_todays_is_taken(file):
+    today = date.fromisoformat(json.loads(plumbline(file, "--json", "snapshot"))["snapshot_date"])  # in the business time zone
+    said = plumbline(file, "snapshot", "--since", today - timedelta(days=60)).splitlines()
+    assert said[0] == "60 past days rebuilt from history."
+    assert said[1].startswith(f"Snapshot of {today}: ")
+    one = json.loads(plumbline(file, "--json", "snapshot", "--date", today - timedelta(days=300)))
+    assert (one["snapshot_date"], one["rebuilt"]) == (str(today - timedelta(days=300)), 1)
+    with duckdb.connect(str(file.parent / "plumbline.duckdb"), read_only=True) as con:
+        days = dict(con.execute("select snapshot_date, any_value(is_rebuilt) from bi.pipeline_snapshot group by 1").fetchall())
+    assert len(days) == 62
+    assert days.pop(today) is False
+    assert all(days.values())
+
+
+@pytest.mark.parametrize("words", ["--date 2099-01-01", "--since 2099-01-01", "--date 2026-01-01 --since 2026-01-01", "--date x"])
+def test_a_day_to_come_has_no_snapshot(file, words):
+    done = CliRunner().invoke(app, ["--config", str(file), "--now", NIGHT_1.isoformat(), "snapshot", *words.split()])
+    assert done.exit_code == 2 or exit_code(done.exception) == 2
