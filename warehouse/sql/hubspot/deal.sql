@@ -131,8 +131,10 @@ select getvariable('source') || ':' || t.id as opportunity_key, t.id as opportun
        t.description, nullif(t.hs_next_step, '') as next_step,
        -- A last activity in the future is one that was planned: until it is past, only the reading of the record is certain.
        if(t.read.notes_last_updated > getvariable('now'), t.landed_at, t.read.notes_last_updated) as last_activity_told,
-       if(t.read.notes_last_updated > getvariable('now'), t.read.notes_last_updated, NULL) as told_recheck_at,
-       t.read.notes_next_activity_date as next_activity_told,
+       -- The next activity passes without a stamp on the deal. One of today counts until the day is over.
+       if(n.day >= getvariable('business_date'), t.read.notes_next_activity_date, NULL) as next_activity_told,
+       least(if(t.read.notes_last_updated > getvariable('now'), t.read.notes_last_updated, NULL),
+             if(n.day >= getvariable('business_date'), timezone(getvariable('timezone'), (n.day + 1)::timestamp), NULL)) as told_recheck_at,
        coalesce(a.contacts, t.read.num_associated_contacts)::integer as contact_count,
        -- HubSpot leaves the number empty on deals that never had one.
        coalesce(t.read.hs_num_of_associated_line_items > 0, if(getvariable('line_items_readable'), false, NULL)) as has_line_items,
@@ -141,6 +143,7 @@ select getvariable('source') || ':' || t.id as opportunity_key, t.id as opportun
        t.plumbline_issues as flag_issues, coalesce(t.read.plumbline_flagged_since::varchar, t.plumbline_flagged_since) as flag_flagged_since,
        coalesce(t.read.plumbline_snooze_until::varchar, t.plumbline_snooze_until) as flag_snooze_until
 from fields t
+cross join lateral (select (t.read.notes_next_activity_date at time zone getvariable('timezone'))::date as day) n
 left join association a on a.id = t.id
 left join account_survivor s on s.account_id = a.company
 left join pipeline p on p.id = t.pipeline
