@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 NOW = datetime(2026, 11, 20, 1, 0, tzinfo=UTC)
-HEADERS = {"Authorization": "Bearer demo-token", "Accept": "application/json"}  # of the simulated portal
+TOKEN = {"access_token": "demo-token"}  # of the simulated portal
 
 
 def serve(deals: int, pipe: Any) -> None:
@@ -67,7 +67,7 @@ def by_connector(url: str, directory: Path) -> Cpu:
     from connectors.hubspot.settings import HubSpotSettings
     from connectors.landing import Landing
 
-    settings = HubSpotSettings(name="big", crm="hubspot", base_url=url, access_token="demo-token", quota_share=1.0)
+    settings = HubSpotSettings(name="big", crm="hubspot", base_url=url, quota_share=1.0, **TOKEN)
     with Client(settings) as client:
         extraction = Extraction(client, Landing(directory, "big", "r1"), {}, True, None, None)
         fields = extraction.deal_properties()
@@ -82,7 +82,7 @@ def by_requests(url: str, directory: Path, pages: list[str]) -> tuple[Cpu, int]:
 
     directory.mkdir(parents=True, exist_ok=True)
     with requests.Session() as session, Cpu() as cpu, (directory / "pages").open("wb") as out:
-        session.headers.update(HEADERS)
+        session.headers["Authorization"] = f"Bearer {TOKEN['access_token']}"
         for page in pages:
             answer = session.get(url + page, timeout=120)
             answer.raise_for_status()
