@@ -16,7 +16,7 @@ NIGHT_4 = datetime(2026, 3, 12, 23, 30, tzinfo=UTC)
 # What one CRM has, the other has under its own name, or not at all.
 OF_THE_CRM = {
     "source", "crm", "opportunity_key", "opportunity_id", "url", "account_id", "owner_id", "owner_name", "owner_email", "team", "pipeline",
-    "crm_stage", "crm_stage_label", "type", "probability", "weighted_home", "as_of",
+    "crm_stage", "crm_stage_label", "type", "probability", "weighted_home", "as_of", "stage_changed_by",
 }  # fmt: skip
 TABLES = (
     "core.opportunity", "core.opportunity_version", "core.stage_event", "core.account", "core.owner", "core.contact_role", "core.activity",
