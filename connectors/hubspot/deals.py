@@ -137,7 +137,7 @@ class Deals(Around):
                 self._guard(known.live - landed - in_bin - told.losers, known.live)
 
             client.object = "deals.history"
-            if not whole and self.known is not None:
+            if asked_since and self.known is not None:
                 fresh = sorted(in_bin - known.deleted.keys())
                 for record in read_all(client, DEALS, fresh, ["hs_object_id"], DEALS.history, archived=True):
                     land(record, None, history)
