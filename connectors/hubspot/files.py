@@ -79,7 +79,7 @@ class Ndjson:
                 yield from map(orjson.loads, lines)
 
     def take_over(self, other: Ndjson) -> None:
-        """Have the files of another object, too, without copying them where that can be. What is written or dropped later changes none of them there."""
+        """Have the files of another object, too, by links where there are such. What is written or dropped later changes none of them there."""
         other._close()
         self._close()
         for file in other._files:
