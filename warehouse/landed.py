@@ -72,6 +72,8 @@ SHAPES: dict[str, dict[str, Shape]] = {
         "deals.history": Shape("hubspot_deal_history", HISTORY),
         "deals.associations": Shape("hubspot_deal_association", ASSOCIATIONS),
         "companies": Shape("hubspot_company", CRM_OBJECT),
+        "companies.archived": Shape("hubspot_company", CRM_OBJECT),
+        "companies.gone": Shape("hubspot_company", DELETIONS),
         "contacts": Shape("hubspot_contact", CRM_OBJECT),
         "owners": Shape("hubspot_owner", DOCUMENT),
         "pipelines": Shape("hubspot_pipeline", DOCUMENT),

@@ -123,12 +123,21 @@ def load(
 
 
 def known(con: duckdb.DuckDBPyConnection, source: str, path: Path) -> None:
-    """Write the deals that the warehouse holds of `source`: NDJSON lines {"id", "is_deleted", "is_closed", "deleted_at"}."""
+    """Write what the warehouse holds of `source` that moves no stamp when it goes or comes back, as NDJSON lines: deals {"object": "deals",
+    "id", "is_deleted", "is_closed", "deleted_at"}, and the companies of a portal likewise, those merged into another one left out."""
+    raw.ensure_tables(con, ["hubspot_company"])
     con.execute(
         f"""
         copy (
-            select opportunity_id as id, is_deleted, is_closed, strftime(deleted_at, '%Y-%m-%dT%H:%M:%S.%f+00:00') as deleted_at
-            from core.opportunity where source = {_literal(source)} order by id
+            select 'deals' as object, opportunity_id as id, is_deleted, is_closed,
+                   strftime(deleted_at, '%Y-%m-%dT%H:%M:%S.%f+00:00') as deleted_at
+            from core.opportunity where source = {_literal(source)}
+            union all by name
+            select 'companies' as object, c.id, c.is_deleted, strftime(c.deleted_at, '%Y-%m-%dT%H:%M:%S.%f+00:00') as deleted_at
+            from raw.hubspot_company c
+            left join core.account a on a.account_key = c.source || ':' || c.id
+            where c.source = {_literal(source)} and a.merged_into is null
+            order by object, id
         ) to {_literal(str(path))} (format json)
         """
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 
-from connectors.errors import CrmProtocolError
+from connectors.errors import CrmPermissionError, CrmProtocolError
+from connectors.hubspot.files import Ndjson
 from connectors.hubspot.objects import COMPANIES
-from connectors.hubspot.pulling import Newest, Pulling, listed_because, reached
-from connectors.hubspot.reading import Listing, Record, changed, pages
+from connectors.hubspot.pulling import SUSPICIOUS, Newest, Pulling, listed_because, losers_of, reached
+from connectors.hubspot.reading import Listing, Record, changed, pages, read_all, vanished
 from connectors.landing import Field, Manifest
 
 
@@ -80,13 +82,19 @@ class Around(Pulling):
         ]
 
     def companies(self) -> None:
+        """companies, companies.archived, companies.gone: archiving, restoring and deleting for good move no stamp of them either."""
         since = self.since_of("companies")
         self.client.object, started, newest = "companies", self.client.clock, Newest()
-        with self.files("companies") as out:
+        with self.files("companies") as out, self.files("companies.archived") as archive, self.files("companies.gone") as gone:
+            self.client.object = "companies"
+            seen: set[str] = set()
+            losers: set[str] = set()
 
             def read(found: Iterable[Record]) -> None:
                 for company in self.counted(found, "companies"):
                     newest.see(company, COMPANIES.cursor)
+                    seen.add(str(company["id"]))
+                    losers.update(losers_of(company))
                     out.write(company)
 
             listed = since is None
@@ -98,6 +106,15 @@ class Around(Pulling):
             if listed:
                 out.clear()
                 notice = self.unless_refused(lambda: read(Listing(self.client, COMPANIES, COMPANIES.properties).read()))
+            unlisted = unlooked = None
+            if notice is None:
+                in_bin: set[str] = set()
+                self.client.object = "companies.archived"
+                unlisted = self.unless_refused(lambda: self._archived_companies(archive, in_bin))
+                if unlisted is None and not listed:
+                    self.client.object = "companies.gone"
+                    unlooked = self.unless_refused(lambda: self._companies_back(since, seen, in_bin, read))
+                    unlooked = unlooked or self.unless_refused(lambda: self._companies_gone(seen, in_bin, losers, gone))
             self.finish(
                 Manifest(
                     self.client.source, "hubspot", "companies", "id", "full" if listed else "incremental",
@@ -106,3 +123,37 @@ class Around(Pulling):
                 ),
                 out, keep=notice is None,
             )
+            self.finish_whole("companies.archived", archive, partly=notice or unlisted)
+            self.finish(Manifest(self.client.source, "hubspot", "companies.gone", "id", "incremental", notice=unlooked), gone, keep=True)
+
+    def _archived_companies(self, out: Ndjson, in_bin: set[str]) -> None:
+        """Read after the live ones: one that is archived meanwhile is then archived here."""
+        for company in Listing(self.client, COMPANIES, COMPANIES.properties).read(archived=True):
+            if company.get("archived") is not False:
+                in_bin.add(str(company["id"]))
+                out.write(company)
+
+    def _companies_back(
+        self, since: datetime | None, seen: set[str], in_bin: set[str], read: Callable[[Iterable[Record]], None]
+    ) -> None:
+        """Companies that are in the recycle bin no more though the warehouse has them there: restored, or gone for good."""
+        known = self.known.companies if self.known else None
+        moments = [at for at in (since, self.client.clock) if at is not None]
+        restored = known.restorable(min(moments, default=None)) - in_bin - seen if known else set()
+        if restored:
+            read(read_all(self.client, COMPANIES, sorted(restored), COMPANIES.properties))
+
+    def _companies_gone(self, seen: set[str], in_bin: set[str], losers: set[str], out: Ndjson) -> None:
+        """Companies that were deleted for good, found by counting as for deals."""
+        known = self.known.companies if self.known else None
+        if known is None:
+            return
+        believed = (known.live | seen) - in_bin - losers
+        missing = vanished(self.client, COMPANIES, believed)
+        if len(missing) > max(SUSPICIOUS, len(believed) // 2):
+            raise CrmPermissionError(
+                f"{len(missing):,} of {len(believed):,} companies can no longer be seen, as if they were deleted for good",
+                source=self.client.source, obj="companies", code="COMPANIES_VANISHED", fix="Check what the token's user may see.",
+            )
+        for key in sorted(missing, key=int):
+            out.write({"id": key})

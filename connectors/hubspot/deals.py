@@ -29,7 +29,7 @@ from connectors.hubspot.around import Around
 from connectors.hubspot.files import Ndjson
 from connectors.hubspot.known import Known
 from connectors.hubspot.objects import DEALS, PAGE_WITH_HISTORY, SEARCH_PAGE
-from connectors.hubspot.pulling import Newest, listed_because, reached
+from connectors.hubspot.pulling import SUSPICIOUS, Newest, listed_because, losers_of, reached
 from connectors.hubspot.reading import (
     Listing,
     Record,
@@ -50,7 +50,6 @@ T = TypeVar("T")
 
 FEW = 10_000  # deals: up to here contacts and companies of the closed ones are read each time too, at two calls per thousand
 UNLABELLED = ("deal_to_contact", "deal_to_contact_unlabeled", None)  # how the listing types a contact that is attached, as nothing special
-SUSPICIOUS = 100  # deals that vanish at once, if they are most of all: more likely a permission was taken away
 LAG = timedelta(minutes=5)  # by which search's index may be behind, as a rule; the overlap is for the exceptions
 
 
@@ -79,7 +78,7 @@ class Deals(Around):
                 for record in self.counted(listing.read(archived=True), "archived deals"):
                     if record.get("archived") is False:
                         continue  # a server that lists live deals here, whatever it was asked for, must not have them deleted
-                    told.losers |= _losers(record)
+                    told.losers |= losers_of(record)
                     in_bin.add(land(record, archive, history))
             except CrmProtocolError as error:  # then they are missed: by a full listing, or by counting
                 unlisted = f"archived deals are not listed: {error.what}"
@@ -340,7 +339,7 @@ class _Told:
             self.inline = self.inline or "associations" in record
             if _is_cut(record) or _is_labelled(record):
                 self.cut.add(key)
-        self.losers |= _losers(record)
+        self.losers |= losers_of(record)
         stamp = instant((record.get("properties") or {}).get(DEALS.cursor))
         if stamp is not None and self.lower is not None and stamp >= self.lower:
             self.stamps[key] = stamp
@@ -378,12 +377,6 @@ def land(record: Record, out: Ndjson | None, history: Ndjson) -> str:
     if out is not None:
         out.write(record)
     return key
-
-
-def _losers(record: Record) -> set[str]:
-    """Ids that were merged into this deal."""
-    merged = (record.get("properties") or {}).get("hs_merged_object_ids")
-    return {key for part in str(merged).split(";") if (key := part.strip())} if merged else set()
 
 
 def _is_cut(record: Record) -> bool:

@@ -16,6 +16,7 @@ from connectors.hubspot.reading import Record, instant, records
 from connectors.landing import Landing, Manifest, Pull
 
 SAY_EVERY = 5000  # records
+SUSPICIOUS = 100  # records that vanish at once, if they are most of all: more likely a permission was taken away
 
 
 @dataclass
@@ -126,3 +127,9 @@ def reached(before: datetime | None, started: datetime | None, newest: datetime 
     """Up to where everything has been landed: see the module's invariant. It never falls behind what was promised before."""
     reached = min((at for at in (started, newest) if at is not None), default=None) if newest is not None else None
     return max((at for at in (before, reached) if at is not None), default=None)
+
+
+def losers_of(record: Record) -> set[str]:
+    """Ids that were merged into this record."""
+    merged = (record.get("properties") or {}).get("hs_merged_object_ids")
+    return {key for part in str(merged).split(";") if (key := part.strip())} if merged else set()

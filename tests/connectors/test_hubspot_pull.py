@@ -186,7 +186,7 @@ def test_first_sync_lands_the_whole_portal(night: Night) -> None:
     night.check()
     assert pulled.full and pulled.objects == [
         "account", "owners", "pipelines", "properties", "deals", "deals.archived", "deals.gone", "deals.history",
-        "deals.associations", "companies",
+        "deals.associations", "companies", "companies.archived", "companies.gone",
     ]
     assert pulled.org == {
         "org_id": "146210337", "timezone": "Europe/Berlin", "currency": "EUR",
@@ -224,8 +224,9 @@ def test_a_night_without_changes_asks_little_and_lands_its_overlap(night: Night)
     pulled = night.pull()
     night.check()
     assert not pulled.full and night.landed() == [last]
-    # account, 2 x owners, pipelines, properties, archived, search, batch read, search again, count, 2 x associations, search of companies
-    assert pulled.calls == 13
+    # account, 2 x owners, pipelines, properties, archived, search, batch read, search again, count, 2 x associations, search of companies,
+    # archived companies
+    assert pulled.calls == 14
     assert night.believed.watermarks["deals"] == newest
 
 
@@ -734,6 +735,30 @@ def test_any_order_of_anything(night: Night, seed: int) -> None:
 @pytest.mark.parametrize("seed", range(100, 130))
 def test_any_order_of_anything_at_length(night: Night, seed: int) -> None:
     _schedule(night, seed)
+
+
+def test_companies_that_go_and_come_back_move_no_stamp_and_are_noticed(night: Night) -> None:
+    kept, archived, purged, restored, loser = (night.portal.create("companies", {"name": name}) for name in "kaprl")
+    night.portal.archive("companies", restored)
+    night.deals(1)
+    night.clock.advance(timedelta(hours=1))
+    night.pull()
+    assert set(night.landed("companies")) == {kept, archived, purged, loser} and night.landed("companies.archived") == [restored]
+    night.next_day()
+    night.portal.archive("companies", archived)
+    night.portal.purge("companies", purged)
+    night.portal.restore("companies", restored)
+    night.portal.merge("companies", kept, loser)
+    known = night.believed.write_known(night.known)
+    with known.open("a") as out:
+        for key in (kept, archived, purged, restored, loser):
+            out.write(json.dumps({"object": "companies", "id": key, "is_deleted": key == restored}) + "\n")
+    night.number += 1
+    hubspot.pull(night.settings, run_id=f"run-{night.number}", landing=night.landing, since=night.believed.watermarks, known=known)
+    read = {line["id"]: line["properties"] for line in lines(night.directory, "companies")}
+    assert {kept, restored} <= read.keys() and read[kept]["hs_merged_object_ids"] == loser
+    assert night.landed("companies.archived") == [archived]
+    assert [line["id"] for line in lines(night.directory, "companies.gone")] == [purged]
 
 
 # Few calls, and processes that die ---------------------------------------------------------------------------------------------------
