@@ -210,7 +210,6 @@ def _columns(
             "pipeline": pipelines.get(deal["pipeline"], deal["pipeline"]), "pipeline_id": deal["pipeline"], "type": deal["dealtype"] or None,
             "crm_stage": deal["dealstage"], "crm_stage_label": label, "is_closed": is_closed, "is_won": deal["hs_is_closed_won"] == "true",
             "amount": cents(deal["amount"]), "currency": deal["deal_currency_code"] or HOME,
-            "amount_home": cents(deal["amount_in_home_currency"]),
             "probability": _fraction(deal["hs_deal_stage_probability"]), "stage_default_probability": _fraction(default),
             "forecast_category": CATEGORY.get(deal["hs_manual_forecast_category"] or ""), "created_at": utc(deal["_created_at"]),
             "close_date": day(deal["closedate"]), "crm_modified_at": utc(deal["_updated_at"]),
@@ -227,6 +226,9 @@ def _columns(
             expected["next_step_changed_at"] = max(at for (at, value), former in zip(steps, before, strict=False) if value != former)
         for name, value in expected.items():
             found.note(f"core.opportunity.{name}", id_, value, row[name])
+        home = cents(deal["amount_in_home_currency"])
+        if home is None or row["amount_home"] is None or abs(home - row["amount_home"]) > Decimal("0.01"):
+            found.note("core.opportunity.amount_home", id_, home, row["amount_home"])
         ahead = instant(deal["notes_next_activity_date"])
         following = ahead if ahead and ahead > now else None
         if row["next_activity_at"] not in (following, ahead):
