@@ -59,17 +59,24 @@ SYNC = st.fixed_dictionaries(
         "full": st.sampled_from([False] * 5 + [True]),
     }
 )
-SCHEDULE = st.fixed_dictionaries(
-    {
-        "overlap": st.sampled_from([60, 15]),
-        "version": st.sampled_from(["v3", "v3", "2026-09"]),
-        "credentials": st.sampled_from(["token", "oauth"]),
-        "lag": st.sampled_from([0, 0, 20, 600]),
-        "new_survivor": st.booleans(),
-        "rounds": st.lists(st.tuples(st.lists(ACT, max_size=6), HOURS, SYNC), min_size=1, max_size=3),
-        "last": st.lists(ACT, max_size=4),
-    }
-)
+
+
+def schedules(least: int = 0) -> st.SearchStrategy[dict[str, Any]]:
+    """least: acts before each sync, at the least; many of them leave little time to shrink, and meet each other the more often."""
+    return st.fixed_dictionaries(
+        {
+            "overlap": st.sampled_from([60, 15]),
+            "version": st.sampled_from(["v3", "v3", "2026-09"]),
+            "credentials": st.sampled_from(["token", "oauth"]),
+            "lag": st.sampled_from([0, 0, 20, 600]),
+            "new_survivor": st.booleans(),
+            "rounds": st.lists(st.tuples(st.lists(ACT, min_size=least, max_size=least + 6), HOURS, SYNC), min_size=2 if least else 1, max_size=3),
+            "last": st.lists(ACT, min_size=least, max_size=least + 4),
+        }
+    )
+
+
+SCHEDULE = schedules()
 
 
 def play(schedule: dict[str, Any], ground: Ground, *, without: tuple[str, ...] = (), ignored: tuple[str, ...] = ()) -> None:
@@ -163,7 +170,7 @@ def kinds_of(error: BaseException) -> list[str]:
     return sorted({line.split()[0].rstrip(":") + (", a deal is missing" if "not in the warehouse" in line else "") for line in told})
 
 
-def explore(number: int, seed_: int, out: Path, *, without: tuple[str, ...], ignored: tuple[str, ...], until: float) -> None:
+def explore(number: int, seed_: int, out: Path, *, without: tuple[str, ...], ignored: tuple[str, ...], until: float, least: int) -> None:
     """Play schedules, going on after failures; tell each failure's first lines, and write its whole story and schedule to `out`."""
     ground, failures, seconds = Ground(), Counter[str](), list[float]()
     failed: list[int] = []
@@ -172,7 +179,7 @@ def explore(number: int, seed_: int, out: Path, *, without: tuple[str, ...], ign
     @settings(
         max_examples=number, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
     )  # fmt: skip
-    @given(SCHEDULE)
+    @given(schedules(least))
     def each(schedule: dict[str, Any]) -> None:
         if time.time() > until:
             return
@@ -204,11 +211,13 @@ def main() -> None:
     parser.add_argument("--without", default="", help="acts that are left out")
     parser.add_argument("--ignoring", default="", help="how differences begin that are known")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="play no further schedule after so long")
+    parser.add_argument("--least", type=int, default=0, help="acts before each sync, at the least")
     parser.add_argument("--one", type=Path, help="a file with one schedule, a Python literal")
     given_ = parser.parse_args()
     without, ignored = (tuple(filter(None, text.split(","))) for text in (given_.without, given_.ignoring))
     if given_.one is None:
-        explore(given_.number, given_.seed, given_.out, without=without, ignored=ignored, until=time.time() + given_.seconds)
+        until = time.time() + given_.seconds
+        explore(given_.number, given_.seed, given_.out, without=without, ignored=ignored, until=until, least=given_.least)
         return
     ground = Ground()
     try:
