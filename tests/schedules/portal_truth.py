@@ -148,7 +148,7 @@ def _payloads(
         payload, rest = json.loads(raw.get(id_) or "{}"), json.loads(custom[id_] or "{}")
         for prop in shown:
             said = live[id_][prop.name] or None
-            found.note(f"raw deal.{prop.name}", id_, said, payload.get(prop.name) or None)
+            found.note(f"raw.hubspot_deal.{prop.name}", id_, said, payload.get(prop.name) or None)
             own = prop.name in COLUMNS or prop.name.startswith("plumbline_")
             found.note(f"core.opportunity.custom.{prop.name}", id_, None if own else said, rest.get(prop.name) or None)
 
