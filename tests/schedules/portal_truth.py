@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -66,7 +66,7 @@ def day(text: str | None) -> date | None:
 
 
 def cents(text: str | None) -> Decimal | None:
-    return Decimal(text).quantize(Decimal("0.01")) if text else None
+    return Decimal(text).quantize(Decimal("0.01"), ROUND_HALF_UP) if text else None
 
 
 def records(portal: HubSpotPortal, object_type: str, where: str = "true") -> dict[str, dict[str, Any]]:
@@ -237,7 +237,7 @@ def _columns(
 
 def _fraction(value: Any) -> Decimal | None:
     """A probability as decimal(7, 6): HubSpot prints the digits of a 32-bit float."""
-    return None if value in (None, "") else Decimal(str(value)).quantize(Decimal("0.000001"))
+    return None if value in (None, "") else Decimal(str(value)).quantize(Decimal("0.000001"), ROUND_HALF_UP)
 
 
 def _moves(history: list[tuple[datetime, str | None]]) -> list[tuple[datetime, str | None, str]]:
