@@ -39,7 +39,7 @@ class Nursery:
     """Starts syncs. Each answer: {"status": "done" | "failed" | "killed" | "defect", "errors": {source: words}, "deals": counts,
     "steps": steps per kind, "killed_at": step, "trace": words of a defect}."""
 
-    def __init__(self, environment: dict[str, str], crm: str = "salesforce") -> None:
+    def __init__(self, environment: dict[str, str], crm: str) -> None:
         root = Path(__file__).resolve().parents[2]
         self._process = subprocess.Popen(
             [sys.executable, "-u", __file__, crm],
@@ -101,7 +101,7 @@ def _arrange(order: dict[str, Any], steps: Steps) -> None:
     import warehouse.load
     import warehouse.ops
 
-    {"salesforce": _arrange_salesforce, "hubspot": _arrange_hubspot}[order.get("crm", "salesforce")](order, steps)
+    {"salesforce": _arrange_salesforce, "hubspot": _arrange_hubspot}[sys.argv[1]](order, steps)
     started = order["now"].replace("-", "").replace(":", "")[:15]
     token = hashlib.md5(order["name"].encode(), usedforsecurity=False).hexdigest()[:4]
     warehouse.ops.new_run_id = lambda: f"{started}-{token}"

@@ -11,18 +11,13 @@ import json
 from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
-from itertools import pairwise
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import duckdb
-from schedules.truth import KEYS, VERSIONED, table, unchanging
+from schedules.kept import ZONE, Differences, invariants, pushes, stage_moves, table
 
 from connectors.simulator.hubspot import HubSpotPortal
 
-__all__ = ["differences", "records", "unchanging"]
-
-ZONE = ZoneInfo("Europe/Berlin")
 HOME = "EUR"
 PRIMARY = 5  # association type of a deal's primary company
 # Properties of a deal with a column of their own, which core.opportunity.custom does not repeat.
@@ -41,14 +36,6 @@ TOLD = {
 CATEGORY = {"OMIT": "omitted", "COMMIT": "commit", "PIPELINE": "pipeline", "BEST_CASE": "best_case", "MOST_LIKELY": "most_likely", "CLOSED": "closed"}
 SOON = timedelta(minutes=1)
 KEPT = 20  # values of a property that HubSpot remembers
-
-
-class Differences(list[str]):
-    """Sentences, each naming a table, a record, and what the portal and the warehouse say."""
-
-    def note(self, where: str, record: str, theirs: Any, ours: Any) -> None:
-        if theirs != ours:
-            self.append(f"{where} {record}: the portal has {theirs!r}, the warehouse {ours!r}")
 
 
 def instant(text: str | None) -> datetime | None:
@@ -118,7 +105,7 @@ def differences(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, *, now: d
     _stages(portal, con, found, ours, both, source)
     _versions(portal, con, found, live, both, told, source)
     _fields(portal, con, found, source)
-    _invariants(con, found, source)
+    invariants(con, found, "hubspot")
     return found
 
 
@@ -191,7 +178,7 @@ def _columns(
         events[row["opportunity_id"]].append(row)
     for id_ in both:
         deal, row = live[id_], ours[id_]
-        moves = _moves(told[id_]["dealstage"])
+        moves = stage_moves(told[id_]["dealstage"])
         if len(told[id_]["dealstage"]) <= KEPT:
             said = {(e["at"], e["from_crm_stage"], e["to_crm_stage"]) for e in events[id_]}
             found.note("core.stage_event", id_, sorted(set(moves), key=repr), sorted(said, key=repr))
@@ -220,7 +207,7 @@ def _columns(
             "last_activity_at": last if last and last <= now else None,
         }  # fmt: skip
         if told[id_]["closedate"] and len(told[id_]["closedate"]) <= KEPT:
-            expected["close_date_pushes"] = _pushes(told[id_]["closedate"], moves, closed)
+            expected["close_date_pushes"] = pushes([(at, day(value)) for at, value in told[id_]["closedate"] if value], moves, closed)
         if (steps := told[id_]["hs_next_step"]) and len(steps) <= KEPT:
             before = [None, *(value for _, value in steps)]
             expected["next_step_changed_at"] = max(at for (at, value), former in zip(steps, before, strict=False) if value != former)
@@ -238,29 +225,6 @@ def _columns(
 def _fraction(value: Any) -> Decimal | None:
     """A probability as decimal(7, 6): HubSpot prints the digits of a 32-bit float."""
     return None if value in (None, "") else Decimal(str(value)).quantize(Decimal("0.000001"), ROUND_HALF_UP)
-
-
-def _moves(history: list[tuple[datetime, str | None]]) -> list[tuple[datetime, str | None, str]]:
-    """Moves between stages: entries in which the stage differs from that before."""
-    moves: list[tuple[datetime, str | None, str]] = []
-    before = None
-    for at, stage in history:
-        if stage and stage != before:
-            moves.append((at, before, stage))
-            before = stage
-    return moves
-
-
-def _pushes(history: list[tuple[datetime, str | None]], moves: list[tuple[datetime, str | None, str]], closed: dict[str, bool]) -> int:
-    """Net moves of the close date per business day of an open deal, by a week or into a later month."""
-    told = [(at, day(value)) for at, value in history if value]
-    spells = [(at, nxt[0] if nxt else None) for (at, _, stage), nxt in zip(moves, [*moves[1:], None], strict=True) if closed.get(stage)]
-    days: dict[date, list[Any]] = {}
-    for (_, before), (at, after) in pairwise(told):
-        if before == after or any(since <= at + timedelta(seconds=1) and (until is None or at <= until) for since, until in spells):
-            continue
-        days.setdefault(at.astimezone(ZONE).date(), [before, after])[1] = after
-    return sum(1 for old, new in days.values() if new > old and ((new - old).days >= 7 or (new.year, new.month) > (old.year, old.month)))
 
 
 def _around(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differences, ours: Any, both: list[str], source: str) -> None:
@@ -381,34 +345,12 @@ def _fields(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differ
     """core.field lists the deal's properties, as the portal describes them now."""
     theirs = {p.name: (p.type, p.label, p.custom, p.calculated or p.formula is not None)
               for p in portal.catalogue.types["deals"].properties.values() if p.listed}  # fmt: skip
-    kept = {row["name"]: (row["type"], row["label"], row["is_custom"], row["is_calculated"]) for row in
-            table(con, "select * from core.field where source = ? and object = 'deals'", source)}  # fmt: skip
+    told = table(con, "select * from core.field where source = ? and object = 'deals'", source)
+    kept = {row["name"]: (row["type"], row["label"], row["is_custom"], row["is_calculated"]) for row in told if row["type"]}
     for name in sorted(theirs.keys() | kept.keys()):
         found.note("core.field", name, theirs.get(name), kept.get(name))
+    for name in sorted({row["name"] for row in told} - kept.keys()):  # came without having been announced
+        found.note("core.field, not listed", name, True, name in portal.catalogue.types["deals"].properties)
     lost = {row["name"] for row in table(con, "select name from core.field_lost where source = ? and object = 'deals'", source)}
     for name in sorted(lost & theirs.keys()):
         found.append(f"core.field_lost {name}: is visible in the portal")
-
-
-def _invariants(con: duckdb.DuckDBPyConnection, found: Differences, source: str) -> None:
-    """One row per key everywhere; versions without gaps, overlaps or empty ones, whose present is the deal."""
-    keys = dict(KEYS)
-    for (name,) in con.execute("select table_name from duckdb_tables() where schema_name = 'raw' and table_name like 'hubspot%'").fetchall():
-        keys[f"raw.{name}"] = "source || id"
-    for name, key in keys.items():
-        for (double,) in con.execute(f"select {key} as key from {name} group by key having count(*) > 1").fetchall():
-            found.append(f"{name} has {double} more than once")
-    for key, since, until, following in con.execute("""
-        select opportunity_key, valid_from, valid_to, lead(valid_from) over (partition by opportunity_key order by valid_from) as following
-        from core.opportunity_version
-        qualify valid_to is distinct from following or valid_to <= valid_from
-    """).fetchall():  # fmt: skip
-        found.append(f"core.opportunity_version {key}: from {since} to {until}, the next from {following}")
-    deal, version = (", ".join(f"{alias}.{name}::varchar" for name in VERSIONED) for alias in "ov")
-    for key, present, last in con.execute(f"""
-        select o.opportunity_key, [{deal}] as deal, [{version}] as version
-        from core.opportunity o
-        left join core.opportunity_version v on v.opportunity_key = o.opportunity_key and v.valid_to is null
-        where v.opportunity_key is null or deal is distinct from version
-    """).fetchall():
-        found.append(f"core.opportunity_version {key}: the deal is {present}, its present version {last}")

@@ -6,28 +6,23 @@ find by them the records that they are done to, so that any schedule can be play
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import duckdb
-from schedules.nursery import Nursery
-from schedules.portal_truth import LIVE, differences, unchanging
+from schedules import common
+from schedules.common import DAY, HOUR, MINUTE, START, WORDS
+from schedules.portal_truth import LIVE, differences
 
-from connectors.simulator.clock import SimClock
 from connectors.simulator.faults import Faults
 from connectors.simulator.http import CONTROL, serve
 from connectors.simulator.hubspot import HubSpotPortal
 from connectors.simulator.hubspot.errors import ApiError, rate_limited
 from connectors.simulator.hubspot.records import Source
 
-START = datetime(2026, 3, 9, 8, 0, tzinfo=UTC)
-MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-MOMENT = timedelta(milliseconds=7)  # from one act to the next: HubSpot's history has one value of a property per millisecond
-SOURCE = "inbound"
+MOMENT = timedelta(milliseconds=7)
 DAILY = 10_000  # calls of a day
 # Records of a page and of a batch: five deals are two pages. The URL of a listing has room for all properties, unless it is `narrow`.
 SMALL = {"PAGE": 3, "PAGE_WITH_HISTORY": 2, "SEARCH_PAGE": 3, "ASSOCIATION_BATCH": 4}
@@ -54,21 +49,16 @@ ENVIRONMENT = {
     "HS_TOKEN": "demo-token", "HS_CLIENT_ID": "plumbline-demo", "HS_CLIENT_SECRET": "demo-secret", "HS_REFRESH_TOKEN": "demo-refresh-token"
 }  # fmt: skip
 STAGES = ["appointmentscheduled", "qualifiedtobuy", "presentationscheduled", "contractsent", "closedwon", "closedlost"]
-WORDS = ["", "Call back", 'Łódź "north",\r\nline two', '","2026-01-01T00:00:00.000Z","', '{"id":"98"}', "ß" * 40, "\\N", "a;b", " "]
 CURRENCIES = ["EUR", "USD", None]
 ACTIVITIES = ("call", "email", "meeting", "task", "note")
 
 
-class Ground:
-    """What schedules are played on, one after the other: a server that shows the portal of the present one, and the process that starts syncs."""
+class Ground(common.Ground):
+    """A server that shows the portal of the present schedule, and the process that starts syncs."""
 
     def __init__(self) -> None:
-        self.clock = SimClock(START)
-        self.clock.freeze()
+        super().__init__("hubspot", ENVIRONMENT)
         self.portal = self.app = None
-        self.nursery = Nursery(ENVIRONMENT, "hubspot")
-        self.asked = 0  # calls of the present run, as the portal counts them
-        self.meanwhile: dict[int, list[Callable[[], None]]] = {}  # what happens before the n-th call is answered
         self.server = serve(self)  # type: ignore[arg-type]
 
     def renew(self) -> HubSpotPortal:
@@ -84,9 +74,7 @@ class Ground:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Counts what the portal is asked, and lets things happen between two requests."""
         if scope["type"] == "http" and not scope["path"].startswith(CONTROL):
-            self.asked += 1
-            for happens in self.meanwhile.pop(self.asked, ()):
-                happens()
+            self.is_asked()
         await self.app(scope, receive, send)  # type: ignore[misc]
 
     def close(self) -> None:
@@ -97,32 +85,24 @@ class Ground:
 
 
 @dataclass
-class World:
+class World(common.World):
     """One schedule's portal and people, and the directory of the Plumbline beside it."""
 
-    ground: Ground
-    directory: Path
-    overlap: int = 60  # minutes
+    SOURCE = "inbound"
+    REFUSED = ApiError  # archived by now, a stage of another pipeline, …
+    BEFORE_AN_ACT = MOMENT  # HubSpot's history has one value of a property per millisecond
+
     version: str = "v3"
     credentials: str = "token"
     lag: float = 0  # seconds by which search is behind, always
     new_survivor: bool = False  # a merge makes a new record
-    told: list[str] = field(default_factory=list)
-    sweep_due: list[str] = field(default_factory=list)  # what happened that only a comparison of all ids can see
-    commits: list[datetime] = field(default_factory=list)  # when writes that are stamped become visible
-    watermarks: dict[str, datetime] = field(default_factory=dict)
-    pulse: dict[str, str] = field(default_factory=dict)  # a deal and a company that no act touches
     computed: bool = True  # what is calculated follows what is stored: no rate and no formula was changed
-    beats: int = 0
-    runs: int = 0
-    names: int = 0
 
     def __post_init__(self) -> None:
         self.portal = self.ground.renew()
         self.clock, self.faults = self.ground.clock, self.portal.faults
         self.portal.limits.lift()  # of seconds: what a second allows is no matter of order
         self.portal.merge_makes_new_record = self.new_survivor
-        self.config = self.directory / "plumbline.toml"
         teams = [("71", "North"), ("72", "South")]
         self.owners = [self.portal.add_owner(f"{n.lower()}@acme.example", n, "Vogel", team=teams[i % 2]) for i, n in enumerate(("Ada", "Bo", "Cy"))]
         self.portal.set_exchange_rate("USD", 0.9)
@@ -134,14 +114,6 @@ class World:
         for n in range(3):
             self.portal.create("contacts", {"lastname": f"Person {n}", "email": f"p{n}@buyer.example"})
         self.portal.index_lag = self.lag
-
-    # --- telling ---
-
-    def tell(self, sentence: str) -> None:
-        self.told.append(f"{self.clock.now():%d %b %H:%M:%S.%f}"[:-3] + f"  {sentence}")
-
-    def story(self) -> str:
-        return "\n".join(["", *self.told])
 
     # --- who and what is there ---
 
@@ -168,19 +140,6 @@ class World:
         return any(self.portal.rows(f"select 1 from unseen_{kind} where _visible_at > ? limit 1", [now]) for kind in ("deals", "companies"))
 
     # --- acts: time ---
-
-    def act(self, name: str, a: int, b: int) -> None:
-        self.clock.advance(MOMENT)
-        try:
-            getattr(self, name)(a, b)
-        except ApiError as error:  # archived by now, a stage of another pipeline, …
-            self.tell(f"{name} was refused: {error}")
-
-    def wait(self, a: int, b: int) -> None:
-        """Time goes by."""
-        by = [timedelta(seconds=1), 5 * MINUTE, 40 * MINUTE, 3 * HOUR, DAY, 16 * DAY][a % 6]
-        self.clock.advance(by)
-        self.tell(f"{by} went by")
 
     def life_goes_on(self, hours: float) -> None:
         """Time goes by, and elsewhere in the portal somebody works: so the watermarks move on, past what was read."""
@@ -548,98 +507,27 @@ class World:
             self.faults.arm("status", status=int(kind), times=times, **where)
         self.tell(f"trouble is ahead: {kind}, {times} times, after {after} requests{' to ' + path if path else ''}")
 
-    def plan_meanwhile(self, number: int, name: str, a: int, b: int) -> None:
-        """Let something happen in the portal just before a sync's n-th call is answered."""
-
-        def happens() -> None:
-            self.clock.advance(timedelta(seconds=1))
-            self.told.append(f"    before call {number} was answered:")
-            if name == "expire":
-                self.faults.arm("expire_tokens")
-                self.tell("all tokens expired")
-            else:
-                self.act(name, a, b)
-
-        self.ground.meanwhile.setdefault(number, []).append(happens)
-
     # --- syncs ---
+
+    def config(self, share: float, **said: Any) -> str:
+        told = {"url": self.ground.server.url, "credentials": CREDENTIALS[self.credentials], "overlap": self.overlap, "version": self.version}
+        return CONFIG.format(share=share, **told, **said)
+
+    def new_day(self, limit: int | None, left: int | None) -> None:
+        limits = self.portal.limits
+        limits.daily = limit or DAILY
+        limits.used_today = 0 if left is None else DAILY - left
+        limits._day = self.clock.now().astimezone(ZoneInfo("Europe/Berlin")).date().isoformat()  # else the first call would begin a new day
 
     def sync(
         self, *, flow: str = "sync", full: bool = False, quota: tuple[str, int] | None = None, kill: dict[str, Any] | None = None, streams: int = 1,
         sizes: str = "small",
     ) -> dict[str, Any]:  # fmt: skip
-        """One run of Plumbline, as the portal is at this instant. Checks what must hold however it ends. Returns the nursery's answer.
+        """See World.run. sizes: of pages, a name in SIZES."""
+        return self.run(flow, f"pages {sizes}", full=full, quota=quota, kill=kill, config={}, streams=streams, sizes=SIZES[sizes])
 
-        quota: ("share", n): quota_share of the day's calls is n; ("left", n): others have left n calls of the day.
-        sizes: of pages, a name in SIZES.
-        """
-        way, calls = quota or ("", 0)
-        troubled = bool(self.faults.armed())
-        limits = self.portal.limits
-        limits.daily = 2 * calls if way == "share" else DAILY
-        limits.used_today = DAILY - calls if way == "left" else 0
-        limits._day = self.clock.now().astimezone(ZoneInfo("Europe/Berlin")).date().isoformat()  # else the first call would begin a new day
-        share = 0.5 if way == "share" else 1.0
-        text = CONFIG.format(
-            url=self.ground.server.url, credentials=CREDENTIALS[self.credentials], share=share, overlap=self.overlap, version=self.version
-        )
-        self.config.write_text(text)
-        self.runs += 1
-        self.ground.asked = 0
-        now = self.clock.now()
-        doing = f"plumbline {flow}{' --full' if full else ''} (pages {sizes}, {'at most ' + str(calls) + ' calls' if quota else 'calls enough'})"
-        self.tell(f"{doing} begins")
-        answer = self.ground.nursery.run(
-            crm="hubspot", config=str(self.config), now=now.isoformat(), flow=flow, full=full, kill=kill, name=f"run {self.runs}", streams=streams,
-            sizes=SIZES[sizes],
-        )  # fmt: skip
-        ended = answer["status"] + (f" at {answer['killed_at']}" if answer["status"] == "killed" else "")
-        said = "; ".join(text.splitlines()[0] for text in answer.get("errors", {}).values())
-        self.tell(f"    it ends: {ended} after {self.ground.asked} calls{': ' + said if said else ''}")
-        assert answer["status"] != "defect", f"{self.story()}\n{answer.get('trace')}"
-        if sources := (answer.get("document") or {}).get("sources"):
-            counted = sources[0]["calls"]
-            assert counted == self.ground.asked, f"{counted} calls are on record, the portal was asked {self.ground.asked} times{self.story()}"
-        # What the portal leaves unanswered it does not count against its day; against our share everything counts.
-        if way == "share" or (way == "left" and not troubled):
-            assert self.ground.asked <= calls, f"{self.ground.asked} calls where {calls} are allowed{self.story()}"
-        self.check_watermarks()
-        return answer
-
-    def a_second_later(self) -> None:
-        """No sync is over within the second in which it began to read."""
-        self.clock.advance(timedelta(seconds=1))
-
-    def reading(self) -> duckdb.DuckDBPyConnection:
-        con = duckdb.connect(str(self.directory / "plumbline.duckdb"), read_only=True, config={"threads": 1})
-        con.execute("set timezone = 'UTC'")
-        return con
-
-    def check_watermarks(self) -> None:
-        """They never fall back, and never pass the portal's clock."""
-        if not (self.directory / "plumbline.duckdb").exists():
-            return
-        with self.reading() as con:
-            if not con.execute("select 1 from duckdb_tables() where table_name = 'watermark'").fetchall():
-                return
-            marks = dict(con.execute("select object, watermark from ops.watermark where source = ?", [SOURCE]).fetchall())
-            assert con.execute("select count(*) = count(distinct object) from ops.watermark").fetchone() == (True,), self.story()
-        for name, mark in marks.items():
-            assert mark <= self.clock.now(), f"the watermark of {name} is in the future: {mark}{self.story()}"
-        for name, mark in self.watermarks.items():
-            assert name in marks and marks[name] >= mark, f"the watermark of {name} fell from {mark} to {marks.get(name)}{self.story()}"
-        self.watermarks = marks
-
-    def compare(self, when: str, ignored: tuple[str, ...] = ()) -> None:
-        """Raise with every difference; ignored: how sentences begin that are known and not to be told."""
-        with self.reading() as con:
-            found = differences(self.portal, con, now=self.clock.now(), source=SOURCE, computed=self.computed)
-        found = [sentence for sentence in found if not sentence.startswith(ignored)] if ignored else found
-        assert not found, f"{len(found)} differences {when}:\n" + "\n".join(found[:25]) + self.story()
-
-    def still(self) -> Any:
-        with self.reading() as con:
-            return unchanging(con)
+    def differences(self, con: duckdb.DuckDBPyConnection) -> list[str]:
+        return differences(self.portal, con, now=self.clock.now(), source=self.SOURCE, computed=self.computed)
 
 
 # What may happen between two syncs.
