@@ -13,6 +13,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import duckdb
@@ -46,9 +47,11 @@ class Definition:
 
 @cache
 def definitions(kind: str) -> tuple[Definition, ...]:
-    """Every table, view or macro (`kind`), in the order in which they are created: by schema, then by name."""
-    files = (HERE / f"{kind}s").glob("*/*.sql")
-    return tuple(read_definition(file, kind) for file in sorted(files, key=lambda f: (SCHEMAS.index(f.parent.name), f.name)))
+    """Every table, view or macro (`kind`), in the order in which they are created: by schema, then by name, what others speak of first."""
+    files = sorted((HERE / f"{kind}s").glob("*/*.sql"), key=lambda f: (SCHEMAS.index(f.parent.name), f.name))
+    found = {d.name: d for d in (read_definition(file, kind) for file in files)}
+    spoken = {name: [other for other in re.findall(r"\w+\.\w+", d.sql) if other in found and other != name] for name, d in found.items()}
+    return tuple(found[name] for name in TopologicalSorter(spoken).static_order())
 
 
 def read_definition(file: Path, kind: str) -> Definition:

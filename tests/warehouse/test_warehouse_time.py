@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -350,3 +351,86 @@ def test_findings_of_past_days_are_those_that_were_open_then(told: Any, lives: d
     assert counts[day] == 1 and counts[day - timedelta(days=12)] is None
     amount = told.execute("select sum(flagged_amount_home) from bi.pipeline_snapshot where snapshot_date = $1", [day]).fetchone()[0]
     assert amount == at_end_of(lives, day)[key].amount_home
+
+
+# Metrics of a span of days -----------------------------------------------------------------------------------------------------------
+
+
+def present(con: Any, lives: dict[str, list[State]]) -> None:
+    """The deals as they are, for what needs more than their past."""
+    for key, life in lives.items():
+        last = life[-1]
+        source, id_ = key.split(":")
+        row = {
+            "opportunity_key": key, "source": source, "crm": "salesforce", "opportunity_id": id_, "pipeline": last.pipeline,
+            "owner_id": last.owner_id,
+            "stage": last.stage, "is_closed": last.is_closed, "is_won": last.is_won, "is_deleted": last.is_deleted, "amount_home": last.amount_home,
+            "created_at": life[0].valid_from, "close_date": last.close_date, "synced_at": last.valid_from, "row_hash": "x",
+        }  # fmt: skip
+        con.execute(f"insert into core.opportunity ({', '.join(row)}) values ({', '.join('?' for _ in row)})", list(row.values()))
+
+
+def spans(number: int) -> list[tuple[date, date]]:
+    chance = random.Random(number)
+    return [(a, b) for a, b in (sorted(FIRST + timedelta(days=chance.randrange(200)) for _ in "ab") for _ in range(12))]
+
+
+def test_slippage_is_what_was_due_and_is_open_still(told: Any, lives: dict[str, list[State]]) -> None:
+    for start, end in spans(4):
+        due = {k: s for k, s in at_end_of(lives, start - timedelta(days=1)).items() if s.is_open and s.close_date and start <= s.close_date <= end}
+        after = at_end_of(lives, end)
+        truth: dict[Any, list[Any]] = defaultdict(lambda: [0, Decimal(0), 0, Decimal(0)])
+        for key, state in due.items():
+            if not after[key].is_deleted:
+                row, amount = truth[state.group[:3]], state.amount_home or Decimal(0)
+                slipped = not after[key].is_closed
+                truth[state.group[:3]] = [row[0] + 1, row[1] + amount, row[2] + slipped, row[3] + (amount if slipped else 0)]
+        names = "source, pipeline, owner_id, due_deals, due_amount_home, slipped_deals, slipped_amount_home"
+        assert {row[:3]: list(row[3:]) for row in told.execute(f"select {names} from bi.slippage($1, $2)", [start, end]).fetchall()} == truth
+
+
+def pushes(life: list[State]) -> list[tuple[date, date, date]]:
+    """(day, from, to): net moves of the close date within a day of an open deal, by a week or more or into a later month."""
+    days: dict[date, list[date]] = {}
+    for before, after in pairwise(life):
+        if before.close_date != after.close_date and not before.is_closed and not after.is_closed:
+            assert before.close_date and after.close_date
+            days.setdefault(after.valid_from.astimezone(ZONE).date(), [before.close_date, after.close_date])[1] = after.close_date
+    return [
+        (day, old, new) for day, (old, new) in days.items()
+        if new > old and ((new - old).days >= 7 or (new.year, new.month) > (old.year, old.month))
+    ]  # fmt: skip
+
+
+def test_push_rate_is_of_the_deals_that_were_open_at_the_beginning(told: Any, lives: dict[str, list[State]]) -> None:
+    present(told, lives)
+    alive = {key: life for key, life in lives.items() if not life[-1].is_deleted}
+    events = sorted((key, *push) for key, life in alive.items() for push in pushes(life))
+    found = told.execute("select opportunity_key, pushed_date, old_close_date, new_close_date from bi.push_event order by all").fetchall()
+    assert found == events and len(events) > 30
+    for start, end in spans(5):
+        truth: dict[Any, list[int]] = defaultdict(lambda: [0, 0, 0])
+        for key, state in at_end_of(lives, start - timedelta(days=1)).items():
+            if state.is_open:
+                times = sum(start <= event[1] <= end for event in events if event[0] == key)
+                row = truth[state.group[:3]]
+                truth[state.group[:3]] = [row[0] + 1, row[1] + bool(times), row[2] + times]
+        names = "source, pipeline, owner_id, open_deals, pushed_deals, pushes"
+        assert {row[:3]: list(row[3:]) for row in told.execute(f"select {names} from bi.push_rate($1, $2)", [start, end]).fetchall()} == truth
+
+
+def test_the_open_pipeline_of_a_day_is_in_the_period_past_due_or_neither(told: Any, lives: dict[str, list[State]]) -> None:
+    present(told, lives)
+    for day, end in spans(6):
+        truth: dict[Any, list[Any]] = defaultdict(lambda: [0, Decimal(0), 0, Decimal(0), 0, 0])
+        for state in at_end_of(lives, day).values():
+            if state.is_open:
+                source, pipeline, owner, _ = state.group
+                row, amount = truth[source, pipeline, owner, state.stage], state.amount_home or Decimal(0)
+                within = bool(state.close_date and FIRST <= state.close_date <= end and state.close_date >= day)
+                for place, more in enumerate([1, amount, within, amount if within else 0, bool(state.close_date and state.close_date < day),
+                                              state.amount_home is None]):  # fmt: skip
+                    row[place] += more
+        names = "source, pipeline, owner_id, stage, deals, amount_home, in_period_deals, in_period_amount_home, past_due_deals, without_amount"
+        found = told.execute(f"select {names} from bi.open_pipeline($1, $2, $3)", [day, FIRST, end]).fetchall()
+        assert {row[:4]: list(row[4:]) for row in found} == truth

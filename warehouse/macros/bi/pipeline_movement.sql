@@ -13,15 +13,14 @@
 --   amount: in the group's currency; leaving is negative
 --   amount_home: the same in the home currency
 create or replace macro bi.pipeline_movement(from_date, to_date, window_start, window_end) as table
-with moment as (
-    select bi.end_of_day(from_date) as t0, bi.end_of_day(to_date) as t1, window_start::date as w0, window_end::date as w1
+with time_window as (
+    select window_start::date as w0, window_end::date as w1
 ),
--- The end of a day belongs to the next one.
 before as (
-    select v.* from core.opportunity_version v, moment m where v.valid_from < m.t0 and (v.valid_to >= m.t0 or v.valid_to is null)
+    from bi.opportunity_at_end_of(from_date)
 ),
 after as (
-    select v.* from core.opportunity_version v, moment m where v.valid_from < m.t1 and (v.valid_to >= m.t1 or v.valid_to is null)
+    from bi.opportunity_at_end_of(to_date)
 ),
 pair as (
     select coalesce(b.opportunity_key, e.opportunity_key) as opportunity_key,
@@ -54,7 +53,7 @@ scoped as (
            -- Closed within the time though it was not in scope when it began: it came and it went, else what was won would not be what was booked.
            exists_now and not is_elsewhere and p.is_closed and not was_closed and not was_deleted
                and coalesce(date_after between m.w0 and m.w1, false) as closed_here
-    from part p, moment m
+    from part p, time_window m
 ),
 booked as (
     select *,
