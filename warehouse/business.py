@@ -51,3 +51,17 @@ def business_of(
         currency or told[1] or default.currency,
         fiscal_year_start_month or told[2] or default.fiscal_year_start_month,
     )
+
+
+def state_timezone(con: duckdb.DuckDBPyConnection) -> None:
+    """Let the macro bi.business_timezone() say the zone of the last load, as a constant: a subquery in its place would have every question
+    about a day read all versions. Nothing is written where it says so already."""
+    row = con.execute("select coalesce(max_by(business_timezone, (last_synced_at, source)), 'UTC') from core.source").fetchone()
+    body = "'" + str(row[0] if row else "UTC").replace("'", "''") + "'"
+    stated = con.execute(
+        "select macro_definition from duckdb_functions() "
+        "where database_name = current_database() and schema_name = 'bi' and function_name = 'business_timezone'"
+    ).fetchall()
+    if stated != [(body,)]:
+        con.execute(f"create or replace macro bi.business_timezone() as {body}")
+        con.execute("comment on macro bi.business_timezone is 'The time zone in which days were counted at the last load.'")

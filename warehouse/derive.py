@@ -18,7 +18,7 @@ import duckdb
 
 from warehouse import raw, stages
 from warehouse.apply import apply_groups, apply_rows
-from warehouse.business import Business
+from warehouse.business import Business, state_timezone
 from warehouse.writeback import FIELDS
 
 HERE = Path(__file__).parent / "sql"
@@ -206,6 +206,7 @@ def derive(
     if rates_moved or any(other.business != settings.business for other in others):
         _derive_others(con, others, settings, now=now)
         done("other sources")
+    state_timezone(con)
     return outcome
 
 

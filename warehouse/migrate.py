@@ -18,6 +18,7 @@ from pathlib import Path
 
 import duckdb
 
+from warehouse.business import state_timezone
 from warehouse.errors import SCHEMAS, WarehouseError, WarehouseNewer
 
 HERE = Path(__file__).parent
@@ -182,6 +183,12 @@ def _create(con: duckdb.DuckDBPyConnection) -> None:
             if column.name not in present:
                 con.execute(f'alter table {table.name} add column "{column.name}" {column.type}')
         describe(con, table)
+    create_others(con)
+
+
+def create_others(con: duckdb.DuckDBPyConnection) -> None:
+    """The views and macros of a warehouse whose tables are there, with their comments."""
+    state_timezone(con)
     for kind in ("view", "macro"):
         for definition in definitions(kind):
             con.execute(definition.sql)

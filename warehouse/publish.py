@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 
 from warehouse.errors import SCHEMAS, WarehouseError, check_name
-from warehouse.migrate import definitions, describe
+from warehouse.migrate import create_others, definitions, describe
 
 # A storage version that drivers of several years can read.
 STORAGE = "v1.0.0"
@@ -73,10 +73,7 @@ def _write(con: duckdb.DuckDBPyConnection, part: Path) -> None:
                 copy.execute(f'insert into published.{table.name} by name from "{private}".{table.name}{order}')
                 _check_whole(copy, private, table.name)
                 describe(copy, table)
-            for kind in ("view", "macro"):
-                for definition in definitions(kind):
-                    copy.execute(definition.sql)
-                    describe(copy, definition)
+            create_others(copy)
             copy.execute(f'use "{private}"')
         finally:
             with suppress(duckdb.Error):

@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import pandas as pd
 import pytest
 
+from warehouse.business import state_timezone
 from warehouse.connection import open_warehouse
 
 ZONE = ZoneInfo("Europe/Berlin")
@@ -62,6 +63,7 @@ def store(con: Any, deals: list[dict[str, Any]], first_month: int = 2) -> None:
             "insert into core.owner (owner_key, source, owner_id, name, is_active, is_seller, team) values ($1, 'sales', $2, $3, true, true, 'West')",
             [f"sales:{owner}", owner, name],
         )
+    state_timezone(con)
     rows, events = [], []
     for one in deals:
         rows.append({name: value for name, value in one.items() if name != "moves"} | {

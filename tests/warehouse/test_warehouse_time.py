@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import orjson
 import pytest
 
+from warehouse.business import state_timezone
 from warehouse.snapshot import fill, rebuild, snapshot
 
 ZONE = ZoneInfo("Europe/Berlin")
@@ -121,6 +122,7 @@ def store(con: Any, lives: dict[str, list[State]]) -> None:
                 "insert into core.owner (owner_key, source, owner_id, name, is_active, is_seller) values ($1, $2, $3, $4, true, true)",
                 [f"{source}:{owner}", source, owner, owner.upper()],
             )
+    state_timezone(con)
 
 
 def at_end_of(lives: dict[str, list[State]], day: date) -> dict[str, State]:

@@ -17,13 +17,20 @@ with time_window as (
     select window_start::date as w0, window_end::date as w1
 ),
 before as (
-    from bi.opportunity_at_end_of(from_date)
+    select opportunity_key, pipeline, owner_id, currency, amount, amount_home, close_date, is_closed, is_deleted from bi.opportunity_at_end_of(from_date)
 ),
 after as (
+    select opportunity_key, pipeline, owner_id, currency, amount, amount_home, close_date, is_closed, is_won, is_deleted
     from bi.opportunity_at_end_of(to_date)
 ),
+-- All others are in no row: most of the deals of a company that has been at it for years.
+concerned as (
+    select opportunity_key from before where not is_closed and not is_deleted and close_date between window_start::date and window_end::date
+    union
+    select opportunity_key from after where close_date between window_start::date and window_end::date
+),
 pair as (
-    select coalesce(b.opportunity_key, e.opportunity_key) as opportunity_key,
+    select c.opportunity_key,
            b.opportunity_key is not null as existed, e.opportunity_key is not null as exists_now,
            coalesce(b.amount, 0) as amount_before, coalesce(e.amount, 0) as amount_after,
            coalesce(b.amount_home, 0) as home_before, coalesce(e.amount_home, 0) as home_after,
@@ -33,8 +40,9 @@ pair as (
            {'pipeline': b.pipeline, 'owner_id': b.owner_id, 'currency': b.currency} as group_before,
            {'pipeline': e.pipeline, 'owner_id': e.owner_id, 'currency': e.currency} as group_after,
            b.currency is distinct from e.currency and (b.pipeline, b.owner_id) is not distinct from (e.pipeline, e.owner_id) as is_recoined
-    from before b
-    full join after e using (opportunity_key)
+    from concerned c
+    left join before b using (opportunity_key)
+    left join after e using (opportunity_key)
 ),
 -- One row per deal and group that it is or was in.
 part as (
