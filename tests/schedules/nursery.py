@@ -150,6 +150,7 @@ def _arrange_hubspot(order: dict[str, Any], steps: Steps) -> None:
     from connectors.hubspot import client, reading
 
     client.POLICY = replace(client.POLICY, base=0.002, cap=0.004, sleep=_nap)  # the windows of pace.py sleep by it too
+    assert client.THREADS
     client.THREADS = order.get("streams", 1)
     for name, size in order.get("sizes", {}).items():
         assert hasattr(reading, name), name

@@ -99,7 +99,7 @@ def differences(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, *, now: d
     both = sorted(live.keys() & ours.keys())
     _payloads(portal, con, found, live, both, source, computed=computed)
     told = _told(portal, live)
-    _columns(portal, con, found, live, ours, both, told, now=now, source=source)
+    _columns(portal, con, found, live, ours, both, told, now=now, source=source, computed=computed)
     _around(portal, con, found, ours, both, source)
     _people(portal, con, found, source)
     _stages(portal, con, found, ours, both, source)
@@ -153,15 +153,22 @@ def _told(portal: HubSpotPortal, live: Any) -> dict[str, dict[str, list[tuple[da
     return told
 
 
+def pipeline_labels(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, source: str) -> dict[str, str]:
+    """Pipeline -> its name. Of one that was removed the API tells nothing any more: it has the name that was last read, else its id."""
+    read = dict(con.execute("select pipeline_id, pipeline from core.pipeline where source = ?", [source]).fetchall())
+    found = portal.rows("select id, label, archived_at is not null from pipeline")
+    return {id_: read.get(id_, id_) if archived else label for id_, label, archived in found}
+
+
 def _columns(
     portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differences, live: Any, ours: Any, both: list[str], told: Any, *, now: datetime,
-    source: str,
+    source: str, computed: bool,
 ) -> None:  # fmt: skip
     """core.opportunity, column by column, and what history says: stage events, closings, pushes."""
     companies = records(portal, "companies", LIVE)
     owners = {owner["id"]: (f"{owner['firstName']} {owner['lastName']}".strip() or owner["email"], not owner["archived"], owner["type"])
               for archived in (False, True) for owner in portal.owners(archived=archived)}  # fmt: skip
-    pipelines = dict(portal.rows("select id, label from pipeline"))
+    pipelines = pipeline_labels(portal, con, source)
     stages = {row[0]: row[1:] for row in portal.rows("select id, label, probability, is_closed from stage")}
     closed = {id_: bool(stage[2]) for id_, stage in stages.items()}
     attached: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
@@ -214,7 +221,8 @@ def _columns(
         for name, value in expected.items():
             found.note(f"core.opportunity.{name}", id_, value, row[name])
         home = cents(deal["amount_in_home_currency"])
-        if home is None or row["amount_home"] is None or abs(home - row["amount_home"]) > Decimal("0.01"):
+        follows = computed or expected["currency"] == HOME
+        if follows and (home is None or row["amount_home"] is None or abs(home - row["amount_home"]) > Decimal("0.01")):
             found.note("core.opportunity.amount_home", id_, home, row["amount_home"])
         ahead = instant(deal["notes_next_activity_date"])
         following = ahead if ahead and ahead > now else None
@@ -274,10 +282,9 @@ def _people(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differ
 def _stages(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differences, ours: Any, both: list[str], source: str) -> None:
     """The stage map knows what the portal defines, and deals are in the stage that the map in force says."""
     pipelines = {row["pipeline_id"]: row for row in table(con, "select * from core.pipeline where source = ?", source)}
-    labels = {}
+    labels = pipeline_labels(portal, con, source)
     for id_, label, archived in portal.rows("select id, label, archived_at is not null from pipeline"):
         row = pipelines.get(id_)
-        labels[id_] = label if row is None or not archived else row["pipeline"]  # of an archived one the API tells nothing any more
         if row is None and archived:
             continue  # it went before it was ever read
         said = row and ((row["pipeline"], row["label"]) if not archived else (label, label), row["is_active"])
@@ -307,7 +314,7 @@ def _stages(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differ
 
 def _versions(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differences, live: Any, both: list[str], told: Any, source: str) -> None:
     """What a deal was, from its first day on: as its property histories say at each instant of which they tell anything."""
-    pipelines = dict(portal.rows("select id, label from pipeline"))
+    pipelines = pipeline_labels(portal, con, source)
     plain = {
         "amount": cents, "closedate": day, "pipeline": lambda text: pipelines.get(text, text),
         "hs_manual_forecast_category": lambda text: CATEGORY.get(text or ""),

@@ -413,6 +413,20 @@ class World(common.World):
         if deals and value is not None:
             self._update(deals[a % len(deals)], {name: value})
 
+    def _custom(self) -> list[str]:
+        return [name for name in self.portal.catalogue.types["deals"].properties if name.startswith("extra_")]
+
+    def rename_property(self, a: int, b: int) -> None:
+        names = ["hs_next_step", *self._custom()]
+        self.portal.rename_property("deals", names[a % len(names)], f"Label {b}")
+        self.tell(f"property {names[a % len(names)]} is called 'Label {b}' now")
+
+    def remove_property(self, a: int, b: int) -> None:
+        names = self._custom()
+        if names:
+            self.portal.remove_property("deals", names[a % len(names)])
+            self.tell(f"property {names[a % len(names)]} was removed")
+
     def change_formula(self, a: int, b: int) -> None:
         self.portal.change_formula("deals", "weighted_amount", ["amount / 2", "amount_in_home_currency * hs_deal_stage_probability"][b % 2])
         self.computed = False
@@ -534,13 +548,12 @@ class World(common.World):
 ACTS = (
     "wait", "create", "edit", "edit", "edit_many", "back_and_forth", "move_pipeline", "line_items", "archive", "restore", "purge", "empty_bin",
     "merge", "activity", "finish_activity", "late", "very_late", "lagging", "far_behind", "new_company", "rename_company", "merge_companies",
-    "remove_company", "remove_contact",
-    "merge_contacts", "attach_contact", "label_contact", "attach_company", "detach", "person_changes", "add_property",
-    "change_formula", "change_rate", "add_stage", "rename_stage", "change_stage", "archive_stage", "add_pipeline", "rename_pipeline",
-    "remove_pipeline",
+    "remove_company", "remove_contact", "merge_contacts", "attach_contact", "label_contact", "attach_company", "detach", "person_changes",
+    "add_property", "rename_property", "remove_property", "change_formula", "change_rate", "add_stage", "rename_stage", "change_stage",
+    "archive_stage", "add_pipeline", "rename_pipeline", "remove_pipeline",
 )  # fmt: skip
 # And while one reads.
 MEANWHILE = (
-    "edit", "create", "archive", "restore", "purge", "merge", "attach_contact", "attach_company", "detach", "add_property", "rename_company",
-    "move_pipeline", "expire",
+    "edit", "create", "archive", "restore", "purge", "merge", "attach_contact", "attach_company", "detach", "add_property", "remove_property",
+    "rename_company", "move_pipeline", "expire",
 )  # fmt: skip
