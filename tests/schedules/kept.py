@@ -59,7 +59,8 @@ def pushes(history: list[tuple[datetime, date]], moves: list[tuple[datetime, str
 
 
 def invariants(con: duckdb.DuckDBPyConnection, found: Differences, crm: str) -> None:
-    """One row per key everywhere; versions without gaps, overlaps or empty ones, whose present is the deal."""
+    """One row per key everywhere; versions without gaps, overlaps or empty ones, whose present is the deal;
+    what became of the pipeline adds up."""
     keys = dict(KEYS)
     listed = con.execute("select table_name from duckdb_tables() where schema_name = 'raw' and starts_with(table_name, ?)", [crm]).fetchall()
     for (name,) in listed:
@@ -81,6 +82,14 @@ def invariants(con: duckdb.DuckDBPyConnection, found: Differences, crm: str) -> 
         where v.opportunity_key is null or deal is distinct from version
     """).fetchall():
         found.append(f"core.opportunity_version {key}: the deal is {now}, its present version {present}")
+    for group in con.execute("""
+        select source, pipeline, owner_id, currency, sum(if(bucket = 'closing', -deals, deals)) as deals,
+               sum(if(bucket = 'closing', -amount, amount)) as amount, sum(if(bucket = 'closing', -amount_home, amount_home)) as amount_home
+        from bi.pipeline_movement(date '2026-03-09', date '2026-12-31', date '2026-03-01', date '2026-06-30')
+        group by all
+        having deals <> 0 or amount <> 0 or amount_home <> 0
+    """).fetchall():
+        found.append(f"bi.pipeline_movement {group[:4]}: the opening and all movements differ from the closing by {group[4:]}")
 
 
 def unchanging(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:

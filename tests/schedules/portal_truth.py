@@ -97,6 +97,9 @@ def differences(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, *, now: d
         found.note("core.opportunity.deleted_at is set", id_, id_ not in live, row["deleted_at"] is not None)
     _merged(portal, found, "core.opportunity.merged_into", "deals", {i: (row["merged_into"], i in live) for i, row in ours.items()}, source)
     both = sorted(live.keys() & ours.keys())
+    for id_, at in portal.rows("select _id::varchar, _archived_at from object_deals where _archived_at is not null and _merged_into is null"):
+        if id_ in ours:  # what went before it was ever read may have left no trace
+            found.note("core.opportunity.deleted_at", id_, utc(at), ours[id_]["deleted_at"])
     _payloads(portal, con, found, live, both, source, computed=computed)
     told = _told(portal, live)
     _columns(portal, con, found, live, ours, both, told, now=now, source=source, computed=computed)
