@@ -48,9 +48,8 @@ CREDENTIALS = {
 ENVIRONMENT = {
     "HS_TOKEN": "demo-token", "HS_CLIENT_ID": "plumbline-demo", "HS_CLIENT_SECRET": "demo-secret", "HS_REFRESH_TOKEN": "demo-refresh-token"
 }  # fmt: skip
-STAGES = ["appointmentscheduled", "qualifiedtobuy", "presentationscheduled", "contractsent", "closedwon", "closedlost"]
 CURRENCIES = ["EUR", "USD", None]
-ACTIVITIES = ("call", "email", "meeting", "task", "note")
+ACTIVITIES = ("call", "email", "meeting", "task", "note", "task")
 
 
 class Ground(common.Ground):
@@ -131,6 +130,9 @@ class World(common.World):
         """Stages that a deal may enter."""
         return [stage.id for stage in self.portal.pipelines.stages(pipeline) if not stage.archived]
 
+    def stages_of(self, deal: str) -> list[str]:
+        return self.stages(self.portal.rows("select pipeline from object_deals where _id = ?", [int(deal)])[0][0])
+
     def pipelines(self) -> list[str]:
         return [row[0] for row in self.portal.rows("select id from pipeline where archived_at is null order by display_order, id")]
 
@@ -173,18 +175,20 @@ class World(common.World):
                 "hs_manual_forecast_category": [None, "COMMIT", "BEST_CASE"][a % 3],
             }  # fmt: skip
             attached = [("companies", companies[(a + n) % len(companies)])] if companies and b % 3 else []
+            if self.faults.armed():  # the deal is seen later: nobody can attach anything to it now
+                attached = []
             made.append(self.portal.create("deals", {key: value for key, value in values.items() if value not in (None, "")}, attached))
         self.tell(f"deals were created: {', '.join(map(self.label, made))}")
 
     def edit(self, a: int, b: int) -> None:
         deals = self.deals()
         if deals:
-            self._update(deals[a % len(deals)], self.change(b))
+            self._update(deals[a % len(deals)], self.change(deals[a % len(deals)], b))
 
-    def change(self, b: int) -> dict[str, Any]:
-        pick = b // 9
+    def change(self, deal: str, b: int) -> dict[str, Any]:
+        pick, stages = b // 9, self.stages_of(deal)
         return [
-            {"dealstage": STAGES[pick % len(STAGES)]},
+            {"dealstage": stages[pick % len(stages)]},
             {"amount": [None, 0, 1, 5000, "99000.5", "12345678.254"][pick % 6]},
             {"closedate": self.clock.now() + (pick % 60 - 10) * DAY},
             {"hs_next_step": WORDS[pick % len(WORDS)]},
@@ -211,7 +215,8 @@ class World(common.World):
         deals = self.deals()
         if deals:
             deal = deals[a % len(deals)]
-            for stage in (STAGES[b % 4], STAGES[(b + 1) % 4], STAGES[b % 4]):
+            stages = self.stages_of(deal)
+            for stage in (stages[b % len(stages)], stages[(b + 1) % len(stages)], stages[b % len(stages)]):
                 self.clock.advance(MOMENT)
                 self._update(deal, {"dealstage": stage})
 
@@ -269,9 +274,9 @@ class World(common.World):
         deals = self.deals()
         if deals:
             at = self.clock.now() + (b % 9 - 4) * DAY + 30 * MINUTE
-            kind = ACTIVITIES[a % 5]
+            kind = ACTIVITIES[a % 6]
             deal = deals[b % len(deals)]
-            self.portal.log_activity(deal, kind, at, subject="Talk", is_open=kind == "task" and a % 2 == 0)
+            self.portal.log_activity(deal, kind, at, subject="Talk", is_open=kind == "task" and b % 3 > 0)
             self.tell(f"a {kind} of {at:%d %b %H:%M} was logged on deal {self.label(deal)}")
 
     def finish_activity(self, a: int, b: int) -> None:
@@ -326,7 +331,7 @@ class World(common.World):
         elif b % 4 == 1:
             self.archive(a, b)
         else:
-            self._update(deals[a % len(deals)], self.change(b // 4 % 3 + 9 * b))
+            self._update(deals[a % len(deals)], self.change(deals[a % len(deals)], b // 4 % 3 + 9 * b))
 
     # --- acts: companies, contacts, owners ---
 
