@@ -54,6 +54,7 @@ def schedules(least: int = 0) -> st.SearchStrategy[dict[str, Any]]:
             "lag": st.sampled_from([0, 0, 20, 600]),
             "new_survivor": st.booleans(),
             "rounds": st.lists(st.tuples(st.lists(ACT, min_size=least, max_size=least + 6), HOURS, SYNC), min_size=2 if least else 1, max_size=3),
+            "full": st.booleans(),
             "last": st.lists(ACT, min_size=least, max_size=least + 4),
         }
     )
@@ -85,7 +86,7 @@ def _play(world: World, schedule: dict[str, Any]) -> None:
         if "deals" not in world.watermarks:  # nothing to compare with
             world.sync()
         world.sync(flow="reconcile")
-    answer = world.sync()
+    answer = world.sync(full=schedule["full"])
     assert answer["status"] == "done", world.story()
     world.compare("at the end")
     check_rest(world, calls=30, sizes="own")

@@ -61,6 +61,7 @@ class World:
     beats: int = 0
     runs: int = 0
     names: int = 0
+    listed: bool = False  # the last sync read everything anew
     clock: SimClock = field(init=False)
     faults: Faults = field(init=False)
 
@@ -140,6 +141,7 @@ class World:
         if way == "share" or (way == "left" and not troubled):
             assert self.ground.asked <= calls, f"{self.ground.asked} calls where {calls} are allowed{self.story()}"
         self.check_watermarks()
+        self.listed = full and flow == "sync" and answer["status"] == "done"
         return answer
 
     def a_second_later(self) -> None:

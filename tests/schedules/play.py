@@ -33,7 +33,10 @@ from schedules.nursery import KINDS
 SCHEDULES = int(os.environ.get("PLUMBLINE_SCHEDULES", "500"))
 MEMORY = Path("/dev/shm")  # noqa: S108 - what matters is the order of writes, not the disk
 NUMBER = st.integers(0, 99)
-KILL = st.fixed_dictionaries({"kind": st.sampled_from([None, *KINDS]), "number": st.integers(1, 90)})
+STEPS = {"request": 40, "file": 120, "load": 24, "record": 10}  # about as many as a sync of a small CRM takes
+KILL = st.one_of(
+    st.fixed_dictionaries({"kind": st.just(kind), "number": st.integers(1, STEPS.get(kind, 120))}) for kind in (*KINDS, None)
+)  # fmt: skip
 QUOTA = st.tuples(st.sampled_from(["share", "left"]), st.integers(12, 60))  # no fewer: until the CRM has answered once it told no limit
 HOURS = st.sampled_from([0, 0.1, 5, 26])  # from what people did to the sync
 SETTINGS: dict[str, Any] = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck), "report_multiple_bugs": False}

@@ -82,10 +82,13 @@ def survivors(portal: HubSpotPortal, object_type: str) -> dict[str, str]:
 LIVE = "_archived_at is null and _merged_into is null"
 
 
-def differences(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, *, now: datetime, source: str, computed: bool = True) -> list[str]:
+def differences(
+    portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, *, now: datetime, source: str, computed: bool = True, listed: bool = False
+) -> list[str]:
     """Everything that the warehouse says otherwise than the portal, in sentences; nothing when they agree.
 
-    computed: calculated properties have to agree too, because no rate and no formula was changed.
+    computed: calculated properties have to agree too, because no rate and no formula was changed, or all was read after it. listed:
+    everything was read anew by the last sync, so it also knows which companies are gone.
     """
     found = Differences()
     live = records(portal, "deals", LIVE)
@@ -103,7 +106,7 @@ def differences(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, *, now: d
     _payloads(portal, con, found, live, both, source, computed=computed)
     told = _told(portal, live)
     _columns(portal, con, found, live, ours, both, told, now=now, source=source, computed=computed)
-    _around(portal, con, found, ours, both, source)
+    _around(portal, con, found, both, source, listed=listed)
     _people(portal, con, found, source)
     _stages(portal, con, found, ours, both, source)
     _versions(portal, con, found, live, both, told, source)
@@ -238,8 +241,8 @@ def _fraction(value: Any) -> Decimal | None:
     return None if value in (None, "") else Decimal(str(value)).quantize(Decimal("0.000001"), ROUND_HALF_UP)
 
 
-def _around(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differences, ours: Any, both: list[str], source: str) -> None:
-    """Contacts of live deals, with the word that people gave to the association, and companies."""
+def _around(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differences, both: list[str], source: str, *, listed: bool) -> None:
+    """Contacts of live deals, where a role is told it is a word that people gave to the association, and companies."""
     deals = set(both)
     roles: dict[tuple[str, str], set[str]] = defaultdict(set)
     for deal, contact, label in portal.rows("""
@@ -255,7 +258,7 @@ def _around(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differ
     kept = {(row["opportunity_key"], row["contact_id"]): row["role"] for row in table(con, alive)}
     found.note("core.contact_role", "", sorted(roles), sorted(kept))
     for key in sorted(roles.keys() & kept.keys()):
-        if (roles[key] or kept[key]) and kept[key] not in roles[key]:
+        if kept[key] and kept[key] not in roles[key]:
             found.note("core.contact_role.role", str(key), sorted(roles[key]), kept[key])
     companies = records(portal, "companies", LIVE)
     mine = {row["account_id"]: row for row in table(con, "select * from core.account where source = ?", source)}
@@ -264,7 +267,7 @@ def _around(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differ
         employees = company["numberofemployees"]
         theirs = (company["name"], company["industry"], int(employees) if employees else None, False)
         found.note("core.account", id_, theirs, row and (row["name"], row["industry"], row["employees"], row["is_deleted"]))
-    for id_ in sorted(mine.keys() - companies.keys()):
+    for id_ in sorted(mine.keys() - companies.keys()) if listed else ():
         found.note("core.account.is_deleted", id_, True, mine[id_]["is_deleted"])
     _merged(portal, found, "core.account.merged_into", "companies", {i: (row["merged_into"], i in companies) for i, row in mine.items()}, source)
 
