@@ -291,8 +291,8 @@ def _stages(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differ
     labels = pipeline_labels(portal, con, source)
     for id_, label, archived in portal.rows("select id, label, archived_at is not null from pipeline"):
         row = pipelines.get(id_)
-        if row is None and archived:
-            continue  # it went before it was ever read
+        if archived and (row is None or row["label"] is None):
+            continue  # it went before it was ever read; at most the deals that were in it tell that there was one
         said = row and ((row["pipeline"], row["label"]) if not archived else (label, label), row["is_active"])
         found.note("core.pipeline", id_, ((label, label), not archived), said)
     kept = {(row["pipeline"], row["crm_stage"]): row for row in table(con, "select * from core.stage_map where source = ?", source)}
