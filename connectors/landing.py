@@ -144,8 +144,14 @@ def outdate(root: Path, source: str, objects: Iterable[str]) -> None:
     """Let nobody go on with what runs of `source` have begun to read of `objects`. To be called before records of them are loaded that
     were asked for one by one: such a load moves no watermark, so that an older reading would go for newer."""
     for name in objects:
-        for journal in (root / source).glob(f"*/{name}/{JOURNAL}"):
-            (journal.parent / OUTDATED).touch()
+        for directory in (name, reading_of(name)):
+            for journal in (root / source).glob(f"*/{directory}/{JOURNAL}"):
+                (journal.parent / OUTDATED).touch()
+
+
+def reading_of(obj: str) -> str:
+    """The directory beside an object's own in which a long reading of it grows, where its files are made from what was read."""
+    return f"{obj}.reading"
 
 
 def is_of_use(directory: Path) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 
 from connectors.errors import CrmQuotaError
 
+KEPT = "what was read is kept, the next {run} goes on from there"
+
 
 class Budget:
     """Calls of one run to one source, against the CRM's day. Shared by all that the run does there. Safe under threads.

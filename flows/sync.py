@@ -147,6 +147,7 @@ def load(run: Run, source: SourceSettings, pulled: Pull) -> list[dict[str, Any]]
         stages=source.stages,
         fields=source.fields,
         integration_users=getattr(source, "integration_user_ids", ()),
+        own_ids=filter(None, [getattr(source, "app_id", None)]),
     )
     mark_loaded(landing / run.run_id)
     _forget_old(landing, keep=run.settings.warehouse.keep_landings)

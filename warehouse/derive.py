@@ -23,7 +23,7 @@ from warehouse.writeback import FIELDS
 
 HERE = Path(__file__).parent / "sql"
 # Raise it when the SQL derives other values from the same records: every source is then derived anew.
-DERIVATION = 4
+DERIVATION = 6
 DEALS = {"salesforce": "Opportunity", "hubspot": "deals"}
 ACCOUNTS = {"salesforce": "Account", "hubspot": "companies"}
 # What fields of these types hold: a value that is nothing of the kind is noted. HubSpot's names, then Salesforce's.
@@ -38,7 +38,7 @@ TABLES = {
         "opportunity", "opportunity_history", "opportunity_field_history", "opportunity_contact_role", "opportunity_stage", "task", "event",
         "account", "user", "user_role", "record_type", "record_type_stages", "business_process", "currency_type", "dated_conversion_rate",
     ),
-    "hubspot": ("deal", "deal_history", "deal_association", "company", "owner", "pipeline"),
+    "hubspot": ("deal", "deal_history", "deal_association", "company", "owner", "pipeline", "property"),
 }  # fmt: skip
 
 # Fields with a column of their own: not repeated in `custom`.
@@ -72,10 +72,10 @@ VOLATILE = {
     ),
 }
 TEMPORARY = {
-    "account_survivor", "activity_fact", "applied", "close_told", "deal", "deal_survivor", "delivered", "delta", "differing", "fact",
+    "account_survivor", "activity_fact", "applied", "changer", "close_told", "deal", "deal_survivor", "delivered", "delta", "differing", "fact",
     "field_gone", "field_told", "fields", "first_told", "in_scope", "landed", "live", "new_account", "new_activity", "new_contact_role",
-    "new_crm_flag", "new_exchange_rate", "new_opportunity", "new_owner", "new_pipeline", "new_seen", "new_stage", "new_stage_event",
-    "new_unparsed", "new_version", "next_step_told", "pipeline_clean", "pipeline_definition", "pipeline_renamed",
+    "new_crm_flag", "new_exchange_rate", "new_field_option", "new_opportunity", "new_owner", "new_pipeline", "new_seen", "new_stage",
+    "new_stage_event", "new_unparsed", "new_version", "next_step_told", "pipeline_clean", "pipeline_definition", "pipeline_renamed",
     "pipeline_stage", "present", "process_told", "rate_moved", "rate_of_deal", "record_type", "refreshed", "renamed_stage", "renamed_version",
     "restated", "seen", "seen_before", "stage_alias", "stage_change", "stage_definition", "stage_dropped", "stage_flag", "stage_known",
     "stage_move", "stage_now", "stage_of_org", "stage_seen", "stage_stated", "stage_told", "state_before", "state_told", "told", "told_field",
@@ -105,7 +105,8 @@ PIPELINE_KEY = "source || ':' || coalesce(pipeline_id, '')"
 class Settings:
     """What derivation depends on besides the records. When any of it changes, every row of the source is derived again.
 
-    readable: objects of the CRM that could be read, so that "none" and "unknown" stay apart.
+    readable: objects of the CRM that could be read, so that "none" and "unknown" stay apart. own_ids: of the user or app by whom Plumbline
+    itself signs in.
     """
 
     source: str
@@ -113,6 +114,7 @@ class Settings:
     business: Business
     fields: dict[str, str] = field(default_factory=dict)
     integration_users: list[str] = field(default_factory=list)
+    own_ids: list[str] = field(default_factory=list)
     record_url: str | None = None
     org_currency: str | None = None
     readable: list[str] = field(default_factory=list)
@@ -195,6 +197,7 @@ def derive(
     done("people")
     rates_moved = _derive_rates(con, settings, changed, everything=everything)
     done("rates")
+    _derive_options(con, settings.crm, changed, everything=everything)
     defined = everything or bool(changed & DEFINITIONS)
     if defined:
         _derive_pipelines(con, settings.crm)
@@ -254,6 +257,7 @@ def _set_variables(con: duckdb.DuckDBPyConnection, settings: Settings, *, now: d
         "hash_patch": hashed,
         # Salesforce ids are the same in their first 15 characters, however people copied them.
         "integration_ids": [user[:15] for user in settings.integration_users],
+        "own_ids": [own[:15] for own in settings.own_ids],
     }
     for name, value in variables.items():
         cast = "::varchar[]" if isinstance(value, list) else "::varchar" if value is None else ""
@@ -335,6 +339,8 @@ def _derive_people(con: duckdb.DuckDBPyConnection, settings: Settings, changed: 
             select o.opportunity_id from core.opportunity o join applied on applied.key = o.source || ':' || o.owner_id
             where o.source = getvariable('source')
         """)
+        if settings.crm == "hubspot":
+            _run(con, "hubspot/changer.sql", "hubspot/changer_named.sql")
     con.execute("create or replace temp table delta as select distinct id from touched_account")
     _run(con, f"{settings.crm}/account.sql")
     apply_rows(con, "core.account", "new_account", key="account_key", scope="false")
@@ -359,6 +365,14 @@ def _derive_rates(con: duckdb.DuckDBPyConnection, settings: Settings, changed: s
     key = "source || ':' || currency || ':' || valid_from::varchar"
     con.execute("insert into rate_moved " + RATE_MOVED)
     return apply_rows(con, "core.exchange_rate", "new_exchange_rate", key=key, scope="source = getvariable('source')") > 0
+
+
+def _derive_options(con: duckdb.DuckDBPyConnection, crm: str, changed: set[str], *, everything: bool) -> None:
+    """core.field_option of the source."""
+    if crm == "hubspot" and (everything or "hubspot_property" in changed):
+        _run(con, "hubspot/field_option.sql")
+        key = "concat_ws(chr(31), source, object, name, value)"
+        apply_rows(con, "core.field_option", "new_field_option", key=key, scope="source = getvariable('source')")
 
 
 def _derive_pipelines(con: duckdb.DuckDBPyConnection, crm: str) -> None:
@@ -429,7 +443,7 @@ def _derive_deals(
         return _derive_nothing(con, settings, now=now, stage_config=stage_config, defined=defined)
     if crm == "salesforce":
         _run(con, "salesforce/stage_flag.sql")
-    _run(con, "core/value.sql", f"{crm}/deal.sql", f"{crm}/history.sql", "core/unparsed.sql", "core/seen.sql")
+    _run(con, "core/value.sql", f"{crm}/changer.sql", f"{crm}/deal.sql", f"{crm}/history.sql", "core/unparsed.sql", "core/seen.sql")
     con.execute("drop table fields; drop table told")
     done("deals read")
     moved = False

@@ -357,7 +357,9 @@ def _history(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]:
     """
     if not obj.files:
         return _nothing(con)
-    entry = "STRUCT(value VARCHAR, timestamp VARCHAR, sourceType VARCHAR, sourceId VARCHAR, updatedByUserId VARCHAR)[]"
+    entry = (
+        "STRUCT(value VARCHAR, timestamp VARCHAR, sourceType VARCHAR, sourceId VARCHAR, sourceLabel VARCHAR, updatedByUserId VARCHAR)[]"
+    )
     con.execute(f"""
         create or replace temp table landed as
         with lines as (
@@ -367,18 +369,45 @@ def _history(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]:
             select id as deal_id, unnest(map_entries(propertiesWithHistory)) as property from lines
         ),
         entries as (
-            select deal_id, property.key as property, unnest(property.value) as entry from properties
+            select deal_id, property.key as property, unnest(property.value) as entry, generate_subscripts(property.value, 1) as place
+            from properties
         )
-        select distinct on (id) concat_ws('|', deal_id, property, entry.timestamp) as id, deal_id as parent_id,
-               json_merge_patch('{{}}', to_json({{'property': property, 'sourceId': entry.sourceId, 'sourceType': entry.sourceType,
-                   'timestamp': entry.timestamp, 'updatedByUserId': entry.updatedByUserId, 'value': entry.value}})) as payload,
+        select concat_ws('|', deal_id, property, entry.timestamp) as id, deal_id as parent_id,
+               json_merge_patch('{{}}', to_json({{'property': property, 'sourceId': entry.sourceId, 'sourceLabel': entry.sourceLabel,
+                   'sourceType': entry.sourceType, 'timestamp': entry.timestamp, 'updatedByUserId': entry.updatedByUserId,
+                   'value': entry.value}})) as payload,
                coalesce(try_cast(entry.timestamp as timestamptz),  -- or milliseconds since 1970, as older answers have it
                         try(epoch_ms(try_cast(entry.timestamp as bigint)) at time zone 'UTC')) as modified_at,
-               false as is_deleted, NULL::timestamptz as deleted_at
+               false as is_deleted, NULL::timestamptz as deleted_at, place
         from entries
         where entry.timestamp is not null
     """)
+    doubles = con.execute("select count(*) - count(distinct id) from landed").fetchone()
+    if doubles and doubles[0]:
+        _number_values(con)
+    con.execute("alter table landed drop column place")
     return set()
+
+
+def _number_values(con: duckdb.DuckDBPyConnection) -> None:
+    """Values that a property took at one instant: the last one has the plain id, those before it |1, |2 and so on behind it. So an id stays
+    what it is when HubSpot forgets the oldest of them. HubSpot gives the newest first (`place`). A value that came twice is there once."""
+    con.execute("""
+        create or replace temp table landed as
+        with shared as (
+            select id from landed group by id having count(*) > 1
+        ),
+        several as (
+            select id, parent_id, payload::varchar as payload, modified_at, is_deleted, deleted_at, min(place) as place
+            from landed semi join shared using (id)
+            group by all
+        )
+        from landed anti join shared using (id)
+        union all by name
+        select * replace (
+            concat_ws('|', id, nullif(row_number() over (partition by id order by place, payload) - 1, 0)) as id, payload::json as payload)
+        from several
+    """)
 
 
 def _associations(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]:

@@ -80,13 +80,15 @@ def load(
     stages: Mapping[str, Mapping[str, str]] | None = None,
     fields: Mapping[str, str] | None = None,
     integration_users: Iterable[str] = (),
+    own_ids: Iterable[str] = (),
     mend: bool = False,
     after_step: Callable[[str], None] | None = None,
 ) -> list[ObjectCounts]:
     """Load the pull in `directory` (docs/landing.md). Returns the counts per object, as stored in ops.sync_object.
 
     now: the run's present. business: zone, currency and fiscal year, or those of them that are configured. stages, fields: as in
-    [sources.X.stages] and [sources.X.fields]. integration_users: ids whose tasks and deals are no person's.
+    [sources.X.stages] and [sources.X.fields]. integration_users: ids whose tasks, deals and changes are
+    no person's. own_ids: of them the one that Plumbline signs in with, or its app, where the pull does not say it.
     after_step is called with the name of each step that was done (progress; tests interrupt here).
     Raises LandingError for files that are not what their manifest says; the warehouse is then as before.
     """
@@ -109,7 +111,7 @@ def load(
             business=business if isinstance(business, Business) else business_of(con, **(business or {})),
             fields=dict(fields or {}),
             integration_users=sorted(set(integration_users)),
-            **_of_source(run),
+            **_of_source(run, sorted(set(own_ids))),
         )
         outcome = derive.derive(con, settings, now=now, stage_config=stages or {}, done=done)
         _record(run, outcome)
@@ -234,19 +236,25 @@ def _complete_associations(run: _Loading, table: str) -> None:
     )
 
 
-def _of_source(run: _Loading) -> dict[str, Any]:
-    """Settings that the source itself tells: addresses, its currency, and what could be read, now or the last time it was asked."""
+def _of_source(run: _Loading, own_ids: list[str]) -> dict[str, Any]:
+    """Settings that the source itself tells: addresses, its currency, who we are in it, and what could be read, now or the last time it
+    was asked."""
     row = run.con.execute("select record_url, currency from core.source where source = $1", [run.pull.source]).fetchone() or (None, None)
     before = derive.derivation_of(run.con, run.pull.source)
+    told: dict[str, Any] = {"record_url": row[0], "org_currency": row[1]}
     if before and run.mend:
-        return {"record_url": row[0], "org_currency": row[1], "readable": derive.Settings.from_document(before).readable}
+        then = derive.Settings.from_document(before)
+        return told | {"own_ids": then.own_ids, "readable": then.readable}
     # What is about another object (a delete log, partial records) is landed or not as the night needs it: nothing follows from that.
     objects = [obj for obj in run.pull.objects if obj.shape.reader not in ABOUT_OTHERS and obj.name != "RecordType.stages"]
     asked = {obj.name for obj in objects}
     readable = {obj.name for obj in objects if not obj.refused}
+    own = own_ids or [str(run.pull.org[key]) for key in ("user_id", "app_id") if run.pull.org.get(key)]
     if before:
-        readable |= set(derive.Settings.from_document(before).readable) - asked
-    return {"record_url": row[0], "org_currency": row[1], "readable": sorted(readable)}
+        then = derive.Settings.from_document(before)
+        readable |= set(then.readable) - asked
+        own = own or then.own_ids
+    return told | {"own_ids": own, "readable": sorted(readable)}
 
 
 # ---- the record ---------------------------------------------------------------------------------------------------------------

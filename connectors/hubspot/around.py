@@ -80,7 +80,7 @@ class Around(Pulling):
         ]
 
     def companies(self) -> None:
-        since = None if self.full else self.since.get("companies")
+        since = self.since_of("companies")
         self.client.object, started, newest = "companies", self.client.clock, Newest()
         with self.files("companies") as out:
 

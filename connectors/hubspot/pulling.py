@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from connectors.errors import CrmPermissionError, CrmProtocolError
+from connectors.errors import CrmPermissionError, CrmProtocolError, CrmQuotaError
 from connectors.hubspot.client import Client, Refusal
 from connectors.hubspot.files import Ndjson
 from connectors.hubspot.known import Known
@@ -40,6 +41,10 @@ class Pulling:
         self.say = progress or (lambda words: None)
         self.spent, self.spent_on = client.budget.total, client.budget.calls.copy()
         self.done: list[str] = []
+        self.unread: list[str] = []
+        self.stopped: CrmQuotaError | None = None
+        self.whole: set[str] | None = None
+        """Where a full pull goes on with one that had to stop: the objects that are still to be read whole."""
         self.org: dict[str, Any] = {}
 
     def finished(self, run_id: str, *, full: bool) -> Pull:
@@ -48,6 +53,7 @@ class Pulling:
         pulled = Pull(
             self.client.source, "hubspot", run_id, full=full, objects=self.done, org=self.org, calls=budget.total - self.spent,
             daily_used=budget.daily_used, daily_limit=budget.daily_limit, server_time=self.client.clock,
+            stopped=str(self.stopped) if self.stopped else None, unread=self.unread,
         )
         self.landing.finish(pulled)
         return pulled
@@ -72,6 +78,10 @@ class Pulling:
             return self.client.protocol_error(refusal).what
         return None
 
+    def since_of(self, obj: str) -> datetime | None:
+        """The watermark from which `obj` is read on; None: it is read whole."""
+        return None if self.full and (self.whole is None or obj in self.whole) else self.since.get(obj)
+
     def lower(self, since: datetime) -> datetime:
         return since - timedelta(minutes=self.client.settings.overlap_minutes)
 
@@ -88,11 +98,23 @@ class Pulling:
         self.done.append(manifest.object)
 
     def counted(self, found: Iterable[Record], what: str) -> Iterator[Record]:
+        with self.counting(what) as count:
+            for record in found:
+                count()
+                yield record
+
+    @contextmanager
+    def counting(self, what: str) -> Iterator[Callable[[], None]]:
+        """Say now and then how many records there were, and at the end: a call of what it gives is one of them."""
         number = 0
-        for number, record in enumerate(found, 1):
+
+        def count() -> None:
+            nonlocal number
+            number += 1
             if number % SAY_EVERY == 0:
                 self.say(f"{self.client.source}: {number:,} {what} read …")
-            yield record
+
+        yield count
         self.say(f"{self.client.source}: {number:,} {what} read")
 
 

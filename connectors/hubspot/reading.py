@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice, pairwise
@@ -44,14 +44,18 @@ def records(answer: Mapping[str, Any], client: Client) -> list[Record]:
 
 def pages(client: Client, path: str, query: Mapping[str, Any]) -> Iterator[list[Record]]:
     """The pages of a listing, as `paging.next.after` leads. Everything asked for is asked again with each page: HubSpot forgets it."""
-    after: str | None = None
+    return (page for page, _ in paged(client, path, query))
+
+
+def paged(client: Client, path: str, query: Mapping[str, Any], after: str | None = None) -> Iterator[tuple[list[Record], str | None]]:
+    """The pages of a listing from the cursor `after` on, each with the cursor of the next one, None where it was the last."""
     while True:
         try:
             answer = client.get(path, {**query, "after": after} if after else query)
         except Refusal as refusal:
             raise client.protocol_error(refusal) from None
-        yield records(answer, client)
         following = ((answer.get("paging") or {}).get("next") or {}).get("after")
+        yield records(answer, client), str(following) if following else None
         if not following:
             return
         if str(following) == after:
@@ -94,28 +98,37 @@ class Listing:
         return query
 
     def read(self, *, archived: bool = False) -> Iterator[Record]:
+        for page, _ in self.read_pages(archived=archived):
+            yield from page
+
+    def read_pages(self, *, archived: bool = False, after: str | None = None) -> Iterator[tuple[list[Record], str | None]]:
+        """The pages from the cursor `after` on, each with the cursor to go on from when its records are kept: None where it was the last,
+        "" where the page is not whole and the cursor is the one before."""
         client, path = self.client, self.client.paths.objects(self.obj.name)
         if self.fits:
             begun = False
             try:
-                for page in pages(client, path, self._query(self.properties, archived=archived)):
+                for page in paged(client, path, self._query(self.properties, archived=archived), after):
                     begun = True
-                    yield from page
+                    yield page
             except CrmProtocolError:
-                if begun or not self.history:
+                if begun or after or not self.history:
                     raise
-                yield from replace(self, history=()).read(archived=archived)  # a server without past values
+                yield from replace(self, history=()).read_pages(archived=archived)  # a server without past values
             return
         bare = {"limit": PAGE, "archived": archived, "properties": ["hs_object_id"]}
         if self.associations:
             bare["associations"] = self.associations
 
-        def halves() -> Iterator[list[Record]]:
-            for page in pages(client, path, bare):
-                for start in range(0, len(page), self.page):
-                    yield page[start : start + self.page]
+        def halves() -> Iterator[tuple[list[Record], str | None]]:
+            for page, following in paged(client, path, bare, after):
+                for start in range(0, max(len(page), 1), self.page):
+                    yield page[start : start + self.page], following if start + self.page >= len(page) else ""
 
-        def complete(listed: list[Record]) -> list[Record]:
+        def complete(half: tuple[list[Record], str | None]) -> tuple[list[Record], str | None]:
+            listed, following = half
+            if not listed:
+                return half
             associations = {str(record["id"]): record["associations"] for record in listed if "associations" in record}
             found = batch_read(
                 client, self.obj, [str(record["id"]) for record in listed], self.properties, self.history, archived=archived
@@ -123,10 +136,9 @@ class Listing:
             for record in found:
                 if (key := str(record["id"])) in associations:
                     record["associations"] = associations[key]
-            return found
+            return found, following
 
-        for part in client.each(complete, halves()):
-            yield from part
+        yield from client.each(complete, halves())
 
 
 # Batch read: consistent, for ids that are known ---------------------------------------------------------------------------------
@@ -171,8 +183,10 @@ def existing(client: Client, obj: CrmObject, ids: Iterable[str]) -> set[str]:
 # Search: finds what changed; lags some seconds or minutes behind; ends at 10,000 results --------------------------------------------
 
 
-def changed(client: Client, obj: CrmObject, since: datetime, properties: Sequence[str]) -> Iterator[list[Record]]:
-    """Records whose cursor is at `since` or later, page by page in the order of ids.
+def changed(
+    client: Client, obj: CrmObject, since: datetime, properties: Sequence[str], *, told: Callable[[int], None] | None = None
+) -> Iterator[list[Record]]:
+    """Records whose cursor is at `since` or later, page by page in the order of ids. told: learns with the first page how many there are.
 
     Every page is a search of its own for ids above the last one. So the cap of 10,000 results is never met, any number of records
     may share one stamp, and records that change or go while we read cannot push others over a page's edge.
@@ -189,8 +203,10 @@ def changed(client: Client, obj: CrmObject, since: datetime, properties: Sequenc
         page = records(answer, client)
         if not page:
             return
-        yield page
         total = answer.get("total")
+        if isinstance(total, int) and told and not last:
+            told(total)
+        yield page
         if isinstance(total, int) and len(page) >= total:
             return
         ids = [last, *(int(record["id"]) for record in page)]  # more are to come: only in this order is none of them left out

@@ -35,6 +35,8 @@ class HubSpotSettings(BaseModel):
     api_version: str = Field(default="v3", pattern=r"^(v3|20\d\d-(0[1-9]|1[0-2]))$")
     stages: dict[str, dict[str, str]] = {}
     fields: dict[str, str] = {}
+    integration_user_ids: list[str] = []
+    app_id: str | None = Field(default=None, description="of the key or app, by which history tells what Plumbline changed")
 
     @field_validator("base_url")
     @classmethod

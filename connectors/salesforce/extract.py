@@ -16,7 +16,7 @@ from pathlib import Path
 
 from connectors.errors import CrmQuotaError
 from connectors.landing import Landing, Manifest, Pull
-from connectors.limits import Budget
+from connectors.limits import KEPT, Budget
 from connectors.salesforce import bulk, deletions, org, processes, refresh, rest
 from connectors.salesforce.auth import ROTATES
 from connectors.salesforce.client import ORG, Client, Refused
@@ -41,7 +41,6 @@ Say = Callable[[str], None]
 PAGE_BULK = 50_000  # records of a page of a job's result, about
 BULK_CALLS = 9  # what a job costs beside its pages: creating, some six looks, a list of five pages, deleting
 HIDDEN = frozenset({"INVALID_TYPE", "NOT_FOUND", "INSUFFICIENT_ACCESS", "NOT_QUERYABLE", "NO_FIELDS", "INVALID_TYPE_FOR_OPERATION"})
-KEPT = "what was read is kept, the next {run} goes on from there"
 
 
 def pull(

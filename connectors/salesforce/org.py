@@ -22,9 +22,10 @@ def describe(client: Client, landing: Path, manifests: dict[str, Manifest]) -> d
     """The `org` of a Pull, from what was landed: only keys that are known.
 
     currency: the corporate currency of a multi-currency org (CurrencyType.IsCorporate). An org with one currency has no
-    CurrencyType and its Organization record does not name it; the documented place is getUserInfo, which is asked then.
+    CurrencyType and its Organization record does not name it; the documented place is getUserInfo, which is asked then. user_id: whom
+    we act as, where the sign-in has said it.
     """
-    org: dict[str, Any] = {"record_url": f"{client.settings.instance_url}/{{id}}"}
+    org: dict[str, Any] = {"record_url": f"{client.settings.instance_url}/{{id}}", "user_id": client.tokens.user_id}
     for record in records(landing, manifests.get("Organization")):
         org["org_id"] = record.get("Id")
         org["name"] = record.get("Name")

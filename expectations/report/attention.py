@@ -95,6 +95,12 @@ def _data(report: Report) -> list[Notice]:
         deals = count(report.totals["without_rate"], "open deal")
         text = f"{deals} in a currency without an exchange rate: in no sum on this page."
         found.append(Notice("look", text, "gaps"))
+    if report.unparsed:
+        first = report.unparsed[0]
+        names = list(dict.fromkeys(row["label"] or row["property"] for row in report.unparsed))
+        verb = "counts" if first["all_values"] == 1 else "count"
+        text = f"{count(first['all_values'], 'value')} cannot be read and {verb} as empty: {_some(names)}."
+        found.append(Notice("look", text, "gaps"))
     return found
 
 

@@ -48,6 +48,7 @@ class Report:
     unknown: list[Row] = field(default_factory=list)
     unreadable: list[Row] = field(default_factory=list)
     rateless: list[Row] = field(default_factory=list)
+    unparsed: list[Row] = field(default_factory=list)
     new_fields: list[Row] = field(default_factory=list)
     waivers: list[Row] = field(default_factory=list)
     sources: list[Row] = field(default_factory=list)
@@ -113,7 +114,7 @@ def collect(
             report.unreadable = read.rows("unreadable", limit=LIST)
         for block in ("stages", "calendar", "sources", "objects"):
             setattr(report, block, read.rows(block))
-        for block in ("pipelines", "unmapped", "rateless", "new_fields", "waivers"):
+        for block in ("pipelines", "unmapped", "rateless", "unparsed", "new_fields", "waivers"):
             setattr(report, block, read.rows(block, limit=LIST))
         report.deals = _with_issues(read, read.rows("deals", limit=TOP_DEALS))
         report.findings = read.rows("findings", limit=FINDINGS)

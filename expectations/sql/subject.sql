@@ -18,14 +18,15 @@ judged as (
 ),
 renamed as (
     select
-        * exclude (next_step, description, lost_reason),
+        judged.* exclude (next_step, description, lost_reason),
         nullif(trim(next_step), '') as next_step,
         nullif(trim(description), '') as description,
-        nullif(trim(lost_reason), '') as lost_reason,
+        nullif(trim(coalesce(label.lost_reason, judged.lost_reason)), '') as lost_reason,   -- in words: a CRM may store an id
         case when booked_day >= $business_date then booked_day end as next_activity_day,
-        regexp_matches(lower(concat_ws(' ', type, pipeline)), $renewal) as is_renewal,
+        regexp_matches(lower(concat_ws(' ', judged.type, label.type, pipeline)), $renewal) as is_renewal,
         $business_date - close_date as days_past_close_date
     from judged
+    left join core.opportunity_label as label using (opportunity_key)
 ),
 current_spell as (
     select opportunity_key, any_value(stage) as stage, sum(days)::int as days

@@ -3,10 +3,11 @@
 create or replace table plumbline_check.won_deal as
 with dated as (
     select
-        opportunity_key, source, pipeline, type, account_id, description, amount_home,
+        opportunity_key, source, pipeline, concat_ws(' ', d.type, label.type) as type, account_id, description, amount_home,
         (created_at at time zone $timezone)::date as created_day,
         coalesce((closed_at at time zone $timezone)::date, close_date) as closed_day
-    from core.opportunity
+    from core.opportunity as d
+    left join core.opportunity_label as label using (opportunity_key)
     where is_won and not is_deleted
 )
 select * exclude (type, created_day, closed_day), closed_day - created_day as cycle_days

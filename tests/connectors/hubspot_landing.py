@@ -41,6 +41,13 @@ class Believed:
 
     def take(self, directory: Path) -> None:
         pull = json.loads((directory / "pull.json").read_text())
+        if "deals" in pull["objects"]:
+            self._take_deals(directory)
+        for obj in pull["objects"]:
+            if mark := manifest(directory, obj)["watermark"]:
+                self.watermarks[obj] = datetime.fromisoformat(mark)
+
+    def _take_deals(self, directory: Path) -> None:
         landed = {line["id"]: line for line in lines(directory, "deals")}
         for key, line in landed.items():
             self.deleted.pop(key, None)
@@ -62,9 +69,6 @@ class Believed:
             self.company[line["id"]] = next((one["id"] for one in line["companies"] if one["primary"]), None)
         for line in lines(directory, "deals.history"):
             self.history[line["id"]] = line["propertiesWithHistory"]
-        for obj in pull["objects"]:
-            if mark := manifest(directory, obj)["watermark"]:
-                self.watermarks[obj] = datetime.fromisoformat(mark)
 
     def survivor(self, key: str) -> str:
         """The deal that `key` is today. A deal merged twice stands on the survivor in between as well."""

@@ -224,6 +224,17 @@ def _deals(con: duckdb.DuckDBPyConnection, deals: int) -> None:
         """,
         {"now": NOW},
     )
+    con.execute(
+        """
+        insert into core.unparsed_value
+        select source, if(source = 'sales', 'Opportunity', 'deals'), opportunity_id, 'seats', 'evidence.seats', 'number',
+            $now::timestamptz - interval 2 day
+        from core.opportunity
+        where not is_deleted
+        qualify row_number() over (partition by source order by opportunity_id) <= if(source = 'sales', 1, 3)
+        """,
+        {"now": NOW},
+    )
 
 
 def _sync(con: duckdb.DuckDBPyConnection, nights: int) -> None:

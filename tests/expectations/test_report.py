@@ -256,6 +256,19 @@ def test_gaps_are_counted_aloud(con, shown):
     assert "Renewal_Risk__c" in text
 
 
+def test_values_that_cannot_be_read_are_told_by_field_and_not_by_value(con, own, shown, tmp_path):
+    told = shown.rows("unparsed-t")
+    example, day = one(con, "select min(record_id), min(first_seen_at) from core.unparsed_value where source = 'inbound'")
+    assert [(key, row[1:4]) for key, row in told.items()] == [
+        ("seatsdeals.seats, inbound", ["a number", "3", example]),
+        ("seatsOpportunity.seats, sales", ["a number", "1", one(con, "select record_id from core.unparsed_value where source = 'sales'")[0]]),
+    ]
+    assert all(row[4].startswith(f"{day:%-d %b %Y}") for row in told.values())
+    assert "4 values cannot be read and count as empty: seats." in shown.text("notices")
+    own.execute("delete from core.unparsed_value")
+    assert "cannot be read and" not in page(own, tmp_path).text("notices") and "Values that cannot" not in page(own, tmp_path).text("gaps")
+
+
 def test_what_could_not_be_judged_and_what_that_hangs_on(con, shown):
     assert "activities are not synced" in shown.text("unjudged")
     _, rules, since, deals, source = shown.rows("unreadable-t")["BeschreibungOpportunity.Description"]
@@ -383,6 +396,7 @@ def test_nothing_needs_an_admin(own, tmp_path):
     own.execute("delete from quality.finding where rule_id = 'deal_over_aged'")  # whose error has just gone
     own.execute("update core.opportunity set stage = 'proposal' where stage = 'unmapped'")
     own.execute("update core.opportunity set amount_home = amount where amount_home is null")
+    own.execute("delete from core.unparsed_value")
     own.execute("delete from ops.writeback_change where status = 'failed'")
     assert "Nothing needs an admin today" in page(own, tmp_path).html
 

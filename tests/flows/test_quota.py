@@ -21,19 +21,18 @@ def sim():
         yield sim
 
 
-def allow(file, calls, sim):
-    """Let a run make so many calls of Salesforce."""
+def allow(file, calls, daily_limit, source="sales"):
+    """Let a run make so many calls of a source."""
     text = file.read_text(encoding="utf-8")
-    line = next(line for line in text[text.index("[sources.sales]") :].splitlines() if line.startswith("instance_url"))
+    line = next(line for line in text[text.index(f"[sources.{source}]") :].splitlines() if line.startswith(("instance_url", "base_url")))
     lines = [kept for kept in text.splitlines() if not kept.startswith("quota_share")]
-    share = calls / sim.salesforce.daily_limit
-    file.write_text("\n".join(lines).replace(line, f"{line}\nquota_share = {share}"), encoding="utf-8")
+    file.write_text("\n".join(lines).replace(line, f"{line}\nquota_share = {calls / daily_limit}"), encoding="utf-8")
 
 
-def synced(file, now=NIGHT_1, *, full=False):
-    """A sync of Salesforce. Why it failed, in its two lines, or None."""
-    with open_run("sync", load_settings(file), now) as run:
-        return sync(run, ["sales"], full=full).errors.get("sales")
+def synced(file, source="sales", *, full=False):
+    """A sync of one source. Why it failed, in its two lines, or None."""
+    with open_run("sync", load_settings(file), NIGHT_1) as run:
+        return sync(run, [source], full=full).errors.get(source)
 
 
 def tables(file):
@@ -48,12 +47,12 @@ def tables(file):
         return found
 
 
-def usage(file):
+def usage(file, source="sales"):
     with duckdb.connect(str(file.parent / "plumbline.duckdb"), read_only=True) as con:
         return con.execute("""
             select u.calls, u.calls_by_object, r.status, r.error from ops.api_usage u
-            join ops.sync_run r on r.run_id = u.run_id and r.source = u.source where u.source = 'sales' order by u.run_id
-        """).fetchall()
+            join ops.sync_run r on r.run_id = u.run_id and r.source = u.source where u.source = ? order by u.run_id
+        """, [source]).fetchall()
 
 
 def test_runs_of_few_calls_end_in_the_warehouse_of_one_with_many(sim, tmp_path):
@@ -64,7 +63,7 @@ def test_runs_of_few_calls_end_in_the_warehouse_of_one_with_many(sim, tmp_path):
     try:
         assert synced(many) is None
         expected = tables(many)
-        allow(few, 20, sim)
+        allow(few, 20, sim.salesforce.daily_limit)
         for _ in range(20):
             said = synced(few)
             if said is None or tables(few) == expected:
@@ -82,7 +81,32 @@ def test_runs_of_few_calls_end_in_the_warehouse_of_one_with_many(sim, tmp_path):
     for calls, by_object, status, error in runs:
         assert calls <= 20 and sum(json.loads(by_object).values()) == calls
         assert (status == "failed") == (error is not None)
-    allow(few, 1000, sim)
+    allow(few, 1000, sim.salesforce.daily_limit)
     assert synced(few) is None
     with duckdb.connect(str(tmp_path / "few" / "plumbline.duckdb"), read_only=True) as con:
         assert [d for d in differences(sim, con, merged_away(sim)) if d[0] == "sales"] == []
+
+
+def test_a_portals_day_of_few_calls_is_kept_too(sim, tmp_path, monkeypatch):
+    for name in ("reading.PAGE", "reading.PAGE_WITH_HISTORY", "deals.PAGE_WITH_HISTORY"):
+        monkeypatch.setattr(f"connectors.hubspot.{name}", 4)
+    (tmp_path / "many").mkdir()
+    (tmp_path / "few").mkdir()
+    many, few = configuration(tmp_path / "many", sim), configuration(tmp_path / "few", sim)
+    assert synced(many, "inbound") is None
+    expected = tables(many)
+    allow(few, 24, sim.hubspot.limits.daily, "inbound")
+    for _ in range(12):
+        said = synced(few, "inbound")
+        if said is None:
+            break
+        first, second = said.splitlines()
+        assert "stopped after 24 API calls: quota_share" in first and "; what was read is kept, the next run goes on from there" in first
+        assert second == "Raise quota_share for this source, or run again tomorrow."
+    assert said is None
+    here = tables(few)
+    for name, held in expected.items():
+        assert here[name] == held, name
+    runs = usage(few, "inbound")
+    assert 2 <= len(runs) < 12
+    assert all(calls <= 24 for calls, *_ in runs)

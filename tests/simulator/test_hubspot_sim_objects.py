@@ -372,3 +372,13 @@ def test_the_state_survives_in_a_file(tmp_path) -> None:
         assert values["dealstage"] == stage
         assert values[f"hs_v2_date_entered_{stage}"]
         assert hub.portal.create("deals", {"dealname": "Next"}) > deal
+
+
+def test_an_address_of_more_than_eight_kilobytes_is_refused_by_the_server_before_the_api(hub: Served) -> None:
+    """As web servers do: no JSON body, and no call of the day is counted."""
+    used = hub.portal.limits.used_today
+    names = ",".join(f"property_{n:04d}" for n in range(700))
+    with pytest.raises(ValueError, match="Expecting value"):
+        hub.call("GET", "/crm/v3/objects/deals", query=(("properties", names),))
+    assert hub.portal.limits.used_today == used
+    assert hub.call("GET", "/crm/v3/objects/deals", query=(("properties", names[:7000]),))[0] == 200

@@ -125,6 +125,16 @@ def test_what_cannot_be_read_is_told_until_somebody_mends_it(con: Any, tmp_path:
     assert rows(con, "from core.unparsed") == []
 
 
+def test_a_property_that_was_cleared_is_null_and_no_empty_text(con: Any, tmp_path: Path) -> None:
+    """HubSpot answers '' for a value that was taken away, Salesforce null: `is null` must find both."""
+    names = "dealname dealtype description hs_next_step closed_lost_reason deal_currency_code hubspot_owner_id amount closedate"
+    load(con, inbound(tmp_path, 1, [deal(1, **dict.fromkeys(names.split(), ""))], full=True), now=NOON)
+    found = one(con, "select name, type, description, next_step, lost_reason, owner_id, amount, close_date from core.opportunity")
+    assert set(found.values()) == {None}
+    texts = "(select columns(*)::varchar from core.opportunity)"
+    assert rows(con, f"select name from (unpivot {texts} on columns(*) into name name value said) where said = ''") == []
+
+
 def test_a_mapped_property_is_judged_by_its_type_and_kept_as_text(con: Any, tmp_path: Path) -> None:
     fields = {"need": "budget_confirmed", "fit": "seats", "terms": "signed_on", "approval": "approved_at", "lost_reason": "why"}
     types = {"budget_confirmed": "bool", "seats": "number", "signed_on": "date", "approved_at": "datetime", "why": "string"}

@@ -286,7 +286,7 @@ def inbound(
     calculated: Sequence[str] = (), types: Mapping[str, str] | None = None, **objects: Sequence[Mapping[str, Any]] | None,
 ) -> Path:
     """A HubSpot pull. types: of properties of deals that are no strings.
-    objects: archived, gone, history, associations, companies, owners, pipelines."""
+    objects: archived, gone, history, associations, companies, owners, pipelines, properties."""
     run_id = f"20261120T{run:06d}-0000"
     landing = Landing(root, "inbound", run_id)
     names = []
@@ -296,9 +296,11 @@ def inbound(
         "deals.history": objects.get("history", []), "deals.associations": objects.get("associations", []),
         "companies": objects.get("companies", [company("51", "Nordwind GmbH"), company("52", "Südwind AG")]),
     }  # fmt: skip
+    given |= {"properties": objects["properties"]} if "properties" in objects else {}
     for name, records in given.items():
-        whole = name in {"owners", "pipelines", "deals.archived"} or (full and name in {"deals", "companies"})
-        manifest = Manifest("inbound", "hubspot", name, "id", "full" if whole or full else "incremental", complete=whole)
+        whole = name in {"owners", "pipelines", "properties", "deals.archived"} or (full and name in {"deals", "companies"})
+        key = "name" if name == "properties" else "id"
+        manifest = Manifest("inbound", "hubspot", name, key, "full" if whole or full else "incremental", complete=whole)
         if name in {"deals", "companies"}:
             manifest.watermark, manifest.cursor = NOON, "hs_lastmodifieddate"
         if name == "deals":

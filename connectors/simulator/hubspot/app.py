@@ -28,6 +28,7 @@ from connectors.simulator.hubspot.portal import HubSpotPortal
 
 DATED = re.compile(r"^20\d\d-(0[1-9]|1[0-2])$")
 JSON = "application/json;charset=utf-8"
+URI_MOST = 8192  # bytes of a request's URI; HubSpot names no number, 8 KB is where web servers in front of APIs begin to refuse
 
 
 def build(portal: HubSpotPortal) -> Starlette:
@@ -50,6 +51,8 @@ def _endpoint(portal: HubSpotPortal, handler: Handler) -> Callable[[Request], An
 def _serve(portal: HubSpotPortal, handler: Handler, request: Request, body: bytes) -> Response:
     headers: dict[str, str] = {}
     path = request.url.path
+    if len(request.scope["raw_path"]) + len(request.scope["query_string"]) + 1 > URI_MOST:  # the web server's answer: no JSON, no call counted
+        return Response("<html><head><title>414 Request-URI Too Large</title></head></html>", 414, media_type="text/html")
     try:
         version = request.path_params.get("version")
         if version is not None and not DATED.match(version):

@@ -332,42 +332,43 @@ class Catalogue:
 
     # Reading a property in SQL
 
-    def text(self, object_type: ObjectType, prop: Property, now: datetime) -> str:
-        """SQL for the property's value as HubSpot delivers it: text or null."""
+    def text(self, object_type: ObjectType, prop: Property, now: datetime, rates: str | None = None) -> str:
+        """SQL for the property's value as HubSpot delivers it: text or null. rates: `exchange_rate()`, where many are asked for."""
         if prop.system:
             return prop.system
         if prop.formula is None:
             return quote(prop.name)
-        value = self.typed(object_type, prop, now)
+        value = self.typed(object_type, prop, now, rates)
         if prop.type == "number":
             return f"plain({value})"
         if prop.type == "datetime":
             return f"iso({value})"
         return f"({value})::varchar"
 
-    def typed(self, object_type: ObjectType, prop: Property, now: datetime) -> str:
+    def typed(self, object_type: ObjectType, prop: Property, now: datetime, rates: str | None = None) -> str:
         """SQL for the property's value to compare and calculate with: number, instant, date, boolean or text."""
         if prop.typed:
             return prop.typed
         if prop.formula is not None:
-            return f"({self._formula(object_type, prop.formula, now)})"
+            return f"({self._formula(object_type, prop.formula, now, rates)})"
         column = quote(prop.name)
         cast = {"number": "double", "datetime": "timestamptz", "date": "date", "bool": "boolean"}.get(prop.type)
         return f"try_cast({column} as {cast})" if cast else column
 
-    def _formula(self, object_type: ObjectType, formula: str, now: datetime) -> str:
+    def _formula(self, object_type: ObjectType, formula: str, now: datetime, rates: str | None) -> str:
         def word(match: re.Match[str]) -> str:
             text = match.group()
             if text == "now":
                 return f"timestamptz {literal(now.isoformat())}"
             if text == "exchange_rate":
-                return self._exchange_rate()
+                return rates or self.exchange_rate()
             known = object_type.properties.get(text)
-            return self.typed(object_type, known, now) if known else text
+            return self.typed(object_type, known, now, rates) if known else text
 
         return _WORD.sub(word, formula)
 
-    def _exchange_rate(self) -> str:
+    def exchange_rate(self) -> str:
+        """SQL for what a unit of the deal's currency is worth in the company's."""
         cases = "".join(
             f" when {literal(code)} then {rate!r}" for code, rate in self.store.rows("select code, rate from currency")
         )

@@ -85,7 +85,8 @@ class Pages:
         now = self.clock.now()
         names = [*(shape.properties or object_type.default), *object_type.always, *shape.history]
         asked = self._known(object_type, names)
-        pairs = ", ".join(f"{literal(prop.name)}, {self.catalogue.text(object_type, prop, now)}" for prop in asked)
+        rates = self.catalogue.exchange_rate() if any(prop.formula for prop in asked) else None
+        pairs = ", ".join(f"{literal(prop.name)}, {self.catalogue.text(object_type, prop, now, rates)}" for prop in asked)
         source = "coalesce(hs_object_source, 'CRM_UI')" if "hs_object_source" in object_type.properties else "'CRM_UI'"
         stamp = f"""',"timestamp":"' || iso(_created_at) || '","sourceType":"' || {source} || '"}}]'"""
         first = ", ".join(

@@ -44,7 +44,7 @@ content as (
     select *, to_json(map(getvariable('evidence_names'), payload ->> getvariable('evidence_paths'))) as evidence,
            json_merge_patch(payload, getvariable('custom_patch')::json) as custom,
            json_merge_patch(payload, getvariable('hash_patch')::json) as hashed,
-           payload ->> getvariable('lost_reason_path') as lost_reason_mapped
+           nullif(payload ->> getvariable('lost_reason_path'), '') as lost_reason_mapped
     from converted
 )
 select c.opportunity_key, getvariable('source') as source, getvariable('crm') as crm, c.opportunity_id,

@@ -18,7 +18,8 @@ where o.opportunity_key = r.opportunity_key
   and (o.stage, o.stage_rank, o.crm_stage_label, o.stage_default_probability) is distinct from (r.stage, r.stage_rank, r.label, r.probability);
 
 create or replace temp table stage_move as
-select e.opportunity_key, o.opportunity_id, o.pipeline, e."at", '' as seq, e.from_crm_stage, e.to_crm_stage
+select e.opportunity_key, o.opportunity_id, o.pipeline, e."at", '' as seq, e.from_crm_stage, e.to_crm_stage,
+       e.changed_by, e.changed_through
 from core.stage_event e
 join core.opportunity o using (opportunity_key)
 where o.source = getvariable('source');

@@ -10,7 +10,7 @@ stage_anywhere as (
     group by crm_stage
 ),
 moved as (
-    select m.opportunity_key, m."at", m.seq, m.from_crm_stage, m.to_crm_stage,
+    select m.opportunity_key, m."at", m.seq, m.from_crm_stage, m.to_crm_stage, m.changed_by, m.changed_through,
            coalesce(f.stage, fa.stage, if(m.from_crm_stage is null, NULL, 'unmapped')) as from_stage,
            coalesce(t.stage, ta.stage, 'unmapped') as to_stage,
            coalesce(f.stage_rank, fa.stage_rank) as from_rank, coalesce(t.stage_rank, ta.stage_rank) as to_rank,
@@ -29,5 +29,6 @@ select opportunity_key, "at", seq, from_stage, to_stage, from_crm_stage, to_crm_
             when from_rank is null or to_rank is null or from_rank = to_rank then 'move'
             when to_rank < from_rank then 'regress'
             when to_rank = from_rank + 1 then 'advance'
-            else 'skip' end as kind
+            else 'skip' end as kind,
+       changed_by, changed_through
 from moved;

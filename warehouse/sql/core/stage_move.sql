@@ -14,11 +14,11 @@ entered as (
     left join told t using (opportunity_id)
     where s.crm_stage is not null
 )
-select opportunity_id, "at", 1 as rank, seq, crm_stage from stage_told
-union all
-select opportunity_id, "at", 2, '', crm_stage from entered
-union all
-select e.opportunity_id, coalesce(e.entered_at, d.created_at), 2, '', e.crm_stage
+select opportunity_id, "at", 1 as rank, seq, crm_stage, changed_by, changed_through from stage_told
+union all by name
+select opportunity_id, "at", 2 as rank, '' as seq, crm_stage from entered
+union all by name
+select e.opportunity_id, coalesce(e.entered_at, d.created_at) as "at", 2 as rank, '' as seq, e.crm_stage
 from entered e
 join deal d using (opportunity_id)
 where e.entered_at is not null or (e.is_first and d.created_at is not null);
@@ -31,16 +31,16 @@ stages as (
     select *, lag(crm_stage) over (partition by opportunity_id order by "at", rank, seq) as previous
     from (
         from stage_stated
-        union all
+        union all by name
         -- The record is the truth about today, also where history is ahead of it.
-        select d.opportunity_id, l."at", 3, '', d.crm_stage
+        select d.opportunity_id, l."at", 3 as rank, '' as seq, d.crm_stage
         from deal d
         join last_stated l using (opportunity_id)
         where d.crm_stage is not null and l.crm_stage is distinct from d.crm_stage
     )
 )
 select d.opportunity_key, d.opportunity_id, d.pipeline, s."at", s.rank::varchar || s.seq as seq, s.previous as from_crm_stage,
-       s.crm_stage as to_crm_stage
+       s.crm_stage as to_crm_stage, s.changed_by, s.changed_through
 from stages s
 join deal d using (opportunity_id)
 where s.previous is distinct from s.crm_stage;

@@ -13,7 +13,7 @@ statement as (
     from state_told
     union all by name
     -- Before anything was said: what history says had been there before, as long as no sync saw it earlier.
-    select b.* exclude ("at"), '-infinity'::timestamptz as "at", '' as seq, true as is_told
+    select b.* exclude ("at", seq, changed_by, changed_through, is_first), '-infinity'::timestamptz as "at", '' as seq, true as is_told
     from state_before b
     join first_seen s using (opportunity_id)
     where b."at" <= s."at"
@@ -59,7 +59,7 @@ carried as (
 ),
 -- What was said last is what is, unless history is ahead of the record; then the record counts.
 whole as (
-    select n.opportunity_key, if(c."at" = '-infinity'::timestamptz, n.created_at, c."at") as valid_from, coalesce(c.is_told, false) as is_told,
+    select n.opportunity_key, c.opportunity_id, c."at", if(c."at" = '-infinity'::timestamptz, n.created_at, c."at") as valid_from, coalesce(c.is_told, false) as is_told,
            case when next_at is null
                 then {'crm_stage': n.crm_stage, 'pipeline': n.pipeline, 'amount': n.amount, 'currency': n.currency, 'close_date': n.close_date,
                       'owner_id': n.owner_id, 'probability': n.probability, 'forecast_category': n.forecast_category, 'next_step': n.next_step,
@@ -71,14 +71,25 @@ whole as (
     join new_opportunity n using (opportunity_id)
     where c."at" > '-infinity'::timestamptz or n.created_at < c.next_at
 ),
+-- Who changed it: of several changes at one instant, that of the stage, else the last one.
+changer_then as (
+    select opportunity_id, "at", arg_max({'changed_by': changed_by, 'changed_through': changed_through}, (crm_stage is not null, rank, seq)) as who
+    from (
+        select opportunity_id, "at", rank, seq, crm_stage, changed_by, changed_through from state_told
+        union all
+        select opportunity_id, '-infinity'::timestamptz, rank, seq, crm_stage, changed_by, changed_through from state_before where is_first
+    )
+    group by opportunity_id, "at"
+),
 changed as (
     select * from whole
     window deals as (partition by opportunity_key order by valid_from)
     qualify state is distinct from lag(state) over deals or lag(valid_from) over deals is null
 )
 select opportunity_key, valid_from, lead(valid_from) over (partition by opportunity_key order by valid_from) as valid_to,
-       if(is_told, 'crm_history', 'observed') as origin, unnest(state)
-from changed;
+       if(is_told, 'crm_history', 'observed') as origin, unnest(state), who.changed_by, who.changed_through
+from changed
+left join changer_then using (opportunity_id, "at");
 
 create or replace temp table present as
 select opportunity_key, pipeline, crm_stage, stage, is_closed, is_won, currency, amount_home, fx_rate from new_opportunity;

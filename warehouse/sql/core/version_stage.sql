@@ -40,6 +40,7 @@ select f.opportunity_key, f.valid_from, f.valid_to, f.origin,
             when getvariable('crm') = 'hubspot' and f.currency = present_currency and present_rate is not null
                 then (f.amount * present_rate)::decimal(18, 2)
             else (f.amount * r.rate)::decimal(18, 2) end as amount_home,
-       f.close_date, f.owner_id, f.probability, f.forecast_category, f.next_step, f.is_closed, f.is_won, f.is_deleted
+       f.close_date, f.owner_id, f.probability, f.forecast_category, f.next_step, f.is_closed, f.is_won, f.is_deleted, f.changed_by,
+       f.changed_through
 from flagged f
 left join rate_of_day r on r.currency = f.currency and r.day = coalesce(f.close_date, getvariable('business_date'));

@@ -12,7 +12,8 @@ merged as (
 survivor as (
     select loser, arg_max(survivor, try_cast(survivor as bigint)) as survivor from merged where loser <> survivor group by loser
 )
-select getvariable('source') || ':' || c.id as account_key, getvariable('source') as source, c.id as account_id, c.name, c.industry,
+select getvariable('source') || ':' || c.id as account_key, getvariable('source') as source, c.id as account_id,
+       nullif(c.name, '') as name, nullif(c.industry, '') as industry,
        try_cast(c.numberofemployees as integer) as employees, c.is_deleted or m.survivor is not null as is_deleted,
        getvariable('source') || ':' || m.survivor as merged_into
 from companies c

@@ -102,6 +102,7 @@ with recursive step as (
 )
 select account_id, arg_max(split_part(merged_into, ':', 2), steps) as survivor from step group by account_id;
 
+-- A property that was cleared is '' in HubSpot and NULL here, as in Salesforce.
 create or replace temp table deal as
 with pipeline as (
     select id, payload ->> '$.label' as label from raw.hubspot_pipeline where source = getvariable('source')
@@ -112,9 +113,10 @@ association as (
     from raw.hubspot_deal_association semi join touched using (id)
     where source = getvariable('source') and not is_deleted
 )
-select getvariable('source') || ':' || t.id as opportunity_key, t.id as opportunity_id, t.dealname as name,
+select getvariable('source') || ':' || t.id as opportunity_key, t.id as opportunity_id, nullif(t.dealname, '') as name,
        coalesce(s.survivor, a.company) as account_id, nullif(t.hubspot_owner_id, '') as owner_id,
-       coalesce(p.label, t.pipeline, 'default') as pipeline, t.pipeline as pipeline_id, t.dealtype as type, t.dealstage as crm_stage,
+       coalesce(p.label, nullif(t.pipeline, ''), 'default') as pipeline, nullif(t.pipeline, '') as pipeline_id, nullif(t.dealtype, '') as type,
+       nullif(t.dealstage, '') as crm_stage,
        -- The pipeline's metadata says so too, in words: closed with probability 1 is won.
        coalesce(t.read.hs_is_closed, g.is_closed) as is_closed, coalesce(t.read.hs_is_closed_won, g.is_closed and g.probability = 1) as is_won,
        t.gone or m.survivor_id is not null as is_deleted, coalesce(t.gone_at, m.merged_at) as deleted_at,
@@ -128,19 +130,22 @@ select getvariable('source') || ':' || t.id as opportunity_key, t.id as opportun
        coalesce(t.read.hs_createdate, t.read.createdate) as created_at,
        t.read.closedate as close_date, nullif(t.closedate, '') as close_date_told,
        t.read.hs_v2_date_entered_current_stage as crm_stage_entered_at,
-       t.description, nullif(t.hs_next_step, '') as next_step,
+       nullif(t.description, '') as description, nullif(t.hs_next_step, '') as next_step,
        -- A last activity in the future is one that was planned: until it is past, only the reading of the record is certain.
        if(t.read.notes_last_updated > getvariable('now'), t.landed_at, t.read.notes_last_updated) as last_activity_told,
-       if(t.read.notes_last_updated > getvariable('now'), t.read.notes_last_updated, NULL) as told_recheck_at,
-       t.read.notes_next_activity_date as next_activity_told,
+       -- The next activity passes without a stamp on the deal. One of today counts until the day is over.
+       if(n.day >= getvariable('business_date'), t.read.notes_next_activity_date, NULL) as next_activity_told,
+       least(if(t.read.notes_last_updated > getvariable('now'), t.read.notes_last_updated, NULL),
+             if(n.day >= getvariable('business_date'), timezone(getvariable('timezone'), (n.day + 1)::timestamp), NULL)) as told_recheck_at,
        coalesce(a.contacts, t.read.num_associated_contacts)::integer as contact_count,
        -- HubSpot leaves the number empty on deals that never had one.
        coalesce(t.read.hs_num_of_associated_line_items > 0, if(getvariable('line_items_readable'), false, NULL)) as has_line_items,
-       t.closed_lost_reason as lost_reason_told, t.modified_at as crm_modified_at, t.landed_at, t.payload,
+       nullif(t.closed_lost_reason, '') as lost_reason_told, t.modified_at as crm_modified_at, t.landed_at, t.payload,
        t.plumbline_status as flag_status, t.plumbline_score as flag_score, t.plumbline_top_issue as flag_top_issue,
        t.plumbline_issues as flag_issues, coalesce(t.read.plumbline_flagged_since::varchar, t.plumbline_flagged_since) as flag_flagged_since,
        coalesce(t.read.plumbline_snooze_until::varchar, t.plumbline_snooze_until) as flag_snooze_until
 from fields t
+cross join lateral (select (t.read.notes_next_activity_date at time zone getvariable('timezone'))::date as day) n
 left join association a on a.id = t.id
 left join account_survivor s on s.account_id = a.company
 left join pipeline p on p.id = t.pipeline

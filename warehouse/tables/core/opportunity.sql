@@ -26,9 +26,9 @@ create table if not exists core.opportunity (
     amount                  decimal(18, 2),     -- in `currency`; NULL is not zero
     currency                varchar,            -- ISO 4217 code of the amount
     amount_home             decimal(18, 2),     -- amount in the home currency of the configuration; NULL when no rate is known
-    fx_rate                 decimal(24, 15),    -- amount_home / amount, at the rate in force on close_date
+    fx_rate                 decimal(24, 15),    -- amount_home / amount: at the rate in force on close_date, or as HubSpot converted the deal where the portal's currency is the home currency
     probability             decimal(7, 6),      -- 0 to 1
-    forecast_category       varchar,            -- omitted, pipeline, best_case, most_likely, commit, closed
+    forecast_category       varchar,            -- omitted, pipeline, best_case, most_likely, commit, closed; HubSpot: as people set it, NULL where nobody did
     created_at              timestamptz,        -- when the record was created in the CRM
     close_date              date,               -- expected or actual day of closing, in the business time zone
     closed_at               timestamptz,        -- instant of the last change from open to closed, from history; NULL while open

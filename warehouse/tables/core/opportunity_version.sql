@@ -17,5 +17,7 @@ create table if not exists core.opportunity_version (
     next_step           varchar,                -- as written
     is_closed           boolean,                -- the CRM's flag
     is_won              boolean,                -- the CRM's flag
-    is_deleted          boolean                 -- gone from the CRM
+    is_deleted          boolean,                -- gone from the CRM
+    changed_by          varchar,                -- who made the change that began it, as in core.stage_event: of several at that instant, that of the stage, else the last
+    changed_through     varchar                 -- by what: see core.stage_event
 );

@@ -7,6 +7,6 @@ create table if not exists core.owner (
     email               varchar,                -- address, to match people over two CRMs
     is_active           boolean not null,       -- may log in / not archived
     is_seller           boolean not null,       -- a person who can sell: not a queue, not an integration user
-    manager_id          varchar,                -- owner_id of the manager, where the CRM knows
+    manager_id          varchar,                -- owner_id of the manager; NULL in HubSpot, which tells none
     team                varchar                 -- Salesforce role, HubSpot primary team
 );

@@ -7,5 +7,7 @@ create table if not exists core.stage_event (
     to_stage            varchar not null,       -- canonical
     from_crm_stage      varchar,                -- the CRM's value
     to_crm_stage        varchar not null,       -- the CRM's value
-    kind                varchar not null        -- enter, advance, skip, regress, won, lost, reopen; move: within one canonical stage or to or from on_hold/unmapped
+    kind                varchar not null,       -- enter, advance, skip, regress, won, lost, reopen; move: within one canonical stage or to or from on_hold/unmapped
+    changed_by          varchar,                -- who moved it: the CRM's id of the owner; HubSpot users who own nothing: userId:123; NULL where it is not told
+    changed_through     varchar                 -- by what: person, plumbline, integration, workflow, import, merge, crm (the CRM itself); NULL where it is not told
 );

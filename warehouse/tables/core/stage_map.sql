@@ -6,7 +6,7 @@ create table if not exists core.stage_map (
     label               varchar,                -- what people read
     position            integer,                -- order in the pipeline
     probability         decimal(7, 6),          -- the CRM's default, 0 to 1
-    forecast_category   varchar,                -- the CRM's default, canonical spelling
+    forecast_category   varchar,                -- the CRM's default, canonical spelling; NULL in HubSpot, whose stages have none
     is_closed           boolean,                -- the CRM's flag
     is_won              boolean,                -- the CRM's flag
     is_active           boolean,                -- false: retired, or seen on deals only
