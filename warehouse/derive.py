@@ -23,7 +23,7 @@ from warehouse.writeback import FIELDS
 
 HERE = Path(__file__).parent / "sql"
 # Raise it when the SQL derives other values from the same records: every source is then derived anew.
-DERIVATION = 6
+DERIVATION = 7
 DEALS = {"salesforce": "Opportunity", "hubspot": "deals"}
 ACCOUNTS = {"salesforce": "Account", "hubspot": "companies"}
 # What fields of these types hold: a value that is nothing of the kind is noted. HubSpot's names, then Salesforce's.

@@ -421,6 +421,10 @@ def _associations(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]
         ),
         plain as (
             select id, [coalesce(c ->> '$.id', c ->> '$') for c in contacts] as contacts,
+                   -- Ids alone come from pulls that read no labels.
+                   if(list_bool_and([(c -> '$.labels') is not null for c in contacts]) is not false and contacts is not null,
+                      [{{'id': c ->> '$.id', 'role': array_to_string((c -> '$.labels')::varchar[], '; ')}}
+                       for c in contacts if json_array_length(c -> '$.labels') > 0], NULL) as labels,
                    [c ->> '$.id' for c in companies if (c ->> '$.primary') = 'true'][:1] as primaries,
                    [coalesce(c ->> '$.id', c ->> '$') for c in companies] as companies
             from lines
@@ -434,13 +438,14 @@ def _associations(con: duckdb.DuckDBPyConnection, obj: LandedObject) -> set[str]
     return set()
 
 
-# Contacts in the order of their ids, the primary company first; ids joined by ; as everything in a payload is text.
+# Contacts in the order of their ids, the primary company first, ids joined by ;. Labels are a list, which json_merge_patch replaces whole.
 # A kind that could not be read is left out: not knowing is not the same as having none.
 ASSOCIATION_PAYLOAD = """
     json_merge_patch('{}', to_json({
         'companies': if(companies is null, NULL, array_to_string(
             list_concat(primaries, list_sort([c for c in list_distinct(companies) if not list_contains(primaries, c)])), ';')),
-        'contacts': array_to_string(list_sort(list_distinct(contacts)), ';')
+        'contacts': array_to_string(list_sort(list_distinct(contacts)), ';'),
+        'labels': list_sort(list_distinct(labels))
     }))
 """
 
@@ -461,6 +466,9 @@ def associations_of_deals(con: duckdb.DuckDBPyConnection) -> None:
         ),
         plain as (
             select id, [c ->> '$.id' for c in contact_rows] as contacts,
+                   -- That a contact has a label stands here, its text does not: it comes with `deals.associations`.
+                   if(list_bool_or([coalesce(c ->> '$.type', '') not in ('deal_to_contact', 'deal_to_contact_unlabeled', '')
+                                    for c in contact_rows]), NULL, []::struct(id varchar, role varchar)[]) as labels,
                    list_distinct([c ->> '$.id' for c in company_rows if (c ->> '$.type') = 'deal_to_company'])[:1] as primaries,
                    [c ->> '$.id' for c in company_rows] as companies
             from deals

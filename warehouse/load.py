@@ -194,6 +194,7 @@ def _land(run: _Loading, obj: LandedObject) -> None:
     run.counts.append(counts)
     if obj.name == "deals" and obj.mode == "full":
         associations_of_deals(con)
+        _complete_associations(run, "hubspot_deal_association")
         raw.merge(con, obj, "hubspot_deal_association", source=source, run_id=run_id, now=now, whole=False)
         derive.touch(con, "hubspot_deal_association", delivered=False)
 
@@ -226,7 +227,7 @@ def _without_archived(run: _Loading) -> None:
 
 
 def _complete_associations(run: _Loading, table: str) -> None:
-    """Where contacts or companies could not be read this time, those known before stay."""
+    """Where contacts, their labels or companies could not be read this time, those known before stay."""
     run.con.execute(
         f"""
         update landed l set payload = json_merge_patch(r.payload, l.payload)

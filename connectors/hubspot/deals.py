@@ -10,8 +10,8 @@ What moves no stamp is looked at by itself:
   files tonight and found by the next pull; read in the other order it could be in neither listing and be lost.
 - Restored deals: those that the warehouse believes deleted and that the archived listing no longer shows are read by id.
 - Deals that are gone for good: found by counting (see reading.vanished), or by a full listing, in which they are missing.
-- Contacts and companies attached or detached: read each time for all open deals and all deals landed tonight; where there are few
-  deals, for all of them.
+- Contacts and companies attached or detached, contacts labelled otherwise: read each time for all open deals and all deals landed
+  tonight; where there are few deals, for all of them.
 - Losers of a merge stand in hs_merged_object_ids of the survivor, whose stamp the merge moved.
 """
 
@@ -49,6 +49,7 @@ from connectors.landing import Field, Manifest
 T = TypeVar("T")
 
 FEW = 10_000  # deals: up to here contacts and companies of the closed ones are read each time too, at two calls per thousand
+UNLABELLED = ("deal_to_contact", "deal_to_contact_unlabeled", None)  # how the listing types a contact that is attached, as nothing special
 SUSPICIOUS = 100  # deals that vanish at once, if they are most of all: more likely a permission was taken away
 LAG = timedelta(minutes=5)  # by which search's index may be behind, as a rule; the overlap is for the exceptions
 
@@ -136,7 +137,7 @@ class Deals(Around):
                 self._guard(known.live - landed - in_bin - told.losers, known.live)
 
             client.object = "deals.history"
-            if not whole and self.known is not None:
+            if asked_since and self.known is not None:
                 fresh = sorted(in_bin - known.deleted.keys())
                 for record in read_all(client, DEALS, fresh, ["hs_object_id"], DEALS.history, archived=True):
                     land(record, None, history)
@@ -282,8 +283,8 @@ class Deals(Around):
             )
 
     def _associations(self, ids: list[str], out: Ndjson) -> str | None:
-        """Land ``{"id", "contacts": [ids], "companies": [{"id", "primary"}]}`` of each deal. A kind that the token may not read is
-        left out of the lines: not knowing is not the same as having none."""
+        """Land ``{"id", "contacts": [{"id", "labels"}], "companies": [{"id", "primary"}]}`` of each deal. A kind that the token may not
+        read is left out of the lines: not knowing is not the same as having none."""
         notices: dict[str, str] = {}
         for part in batches(ids, 10_000):
             of: dict[str, dict[str, list[dict[str, Any]]]] = {}
@@ -305,9 +306,9 @@ class Deals(Around):
                     continue
                 line: Record = {"id": key}
                 if "contacts" in of:
-                    line["contacts"] = [one["id"] for one in of["contacts"][key]]
+                    line["contacts"] = [{"id": one["id"], "labels": one["labels"]} for one in of["contacts"][key]]
                 if "companies" in of:
-                    line["companies"] = of["companies"][key]
+                    line["companies"] = [{"id": one["id"], "primary": one["primary"]} for one in of["companies"][key]]
                 out.write(line)
         return "; ".join(notices.values()) or None
 
@@ -337,7 +338,7 @@ class _Told:
         self.newest.see(record, DEALS.cursor)
         if associated:
             self.inline = self.inline or "associations" in record
-            if _is_cut(record):
+            if _is_cut(record) or _is_labelled(record):
                 self.cut.add(key)
         self.losers |= _losers(record)
         stamp = instant((record.get("properties") or {}).get(DEALS.cursor))
@@ -388,3 +389,9 @@ def _losers(record: Record) -> set[str]:
 def _is_cut(record: Record) -> bool:
     """Whether a listing's inline associations go on after what it shows."""
     return any("paging" in kind for kind in (record.get("associations") or {}).values() if isinstance(kind, dict))
+
+
+def _is_labelled(record: Record) -> bool:
+    """Whether a contact has a label. The listing names a label as programs do; what people read tells only v4's batch read."""
+    contacts = (record.get("associations") or {}).get("contacts") or {}
+    return any(one.get("type") not in UNLABELLED for one in contacts.get("results") or ())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -78,13 +79,16 @@ class Ndjson:
                 yield from map(orjson.loads, lines)
 
     def take_over(self, other: Ndjson) -> None:
-        """Have the files of another object, too, without copying them. What is written or dropped later changes none of them there."""
+        """Have the files of another object, too, by links where there are such. What is written or dropped later changes none of them there."""
         other._close()
         self._close()
         for file in other._files:
             name = self._next()
             (self._directory / name).unlink(missing_ok=True)
-            os.link(other._directory / file.name, self._directory / name)
+            try:
+                os.link(other._directory / file.name, self._directory / name)
+            except OSError:  # a file system without links
+                shutil.copyfile(other._directory / file.name, self._directory / name)
             self._files.append(replace(file, name=name))
 
     def finish(self) -> list[LandedFile]:

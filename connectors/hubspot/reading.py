@@ -282,7 +282,8 @@ class Associations:
 
 
 def associations(client: Client, obj: CrmObject, to: str, ids: Iterable[str]) -> Associations:
-    """Per id, the records of kind `to`: ``{"id", "primary"}``. An id without any is there with an empty list."""
+    """Per id, the records of kind `to`: ``{"id", "primary", "labels"}``, labels in the order of their texts. An id without any is there
+    with an empty list."""
     found = Associations()
     path = client.paths.associations(obj.name, to)
 
@@ -306,11 +307,13 @@ def associations(client: Client, obj: CrmObject, to: str, ids: Iterable[str]) ->
                 have = {one["id"]: one for one in found.of.setdefault(key, [])}
                 for target in result.get("to") or []:
                     other = str(target["toObjectId"])
-                    primary = any(kind.get("typeId") == PRIMARY_COMPANY for kind in target.get("associationTypes") or [])
+                    kinds = target.get("associationTypes") or []
                     if other not in have:
-                        have[other] = {"id": other, "primary": primary}
+                        have[other] = {"id": other, "primary": False, "labels": []}
                         found.of[key].append(have[other])
-                    have[other]["primary"] |= primary
+                    one = have[other]
+                    one["primary"] |= any(kind.get("typeId") == PRIMARY_COMPANY for kind in kinds)
+                    one["labels"] = sorted({*one["labels"], *(str(kind["label"]) for kind in kinds if kind.get("label"))})
                 after = str(((result.get("paging") or {}).get("next") or {}).get("after") or "")
                 if after and (key, after) not in cursors:
                     cursors.add((key, after))

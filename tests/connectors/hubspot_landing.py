@@ -65,7 +65,7 @@ class Believed:
         for key, properties in gone.items():
             self.deleted[key] = self.live.pop(key, None) or properties
         for line in lines(directory, "deals.associations"):
-            self.contacts[line["id"]] = set(line["contacts"])
+            self.contacts[line["id"]] = {one["id"] for one in line["contacts"]}
             self.company[line["id"]] = next((one["id"] for one in line["companies"] if one["primary"]), None)
         for line in lines(directory, "deals.history"):
             self.history[line["id"]] = line["propertiesWithHistory"]

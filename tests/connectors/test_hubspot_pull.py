@@ -492,6 +492,26 @@ def test_everything_comes_when_the_portal_moves_while_it_is_read(night: Night) -
     night.check()
 
 
+def test_labels_of_contacts(night: Night) -> None:
+    (key,) = night.deals(1)
+    kim, ole = (night.portal.create("contacts", {"email": f"{name}@acme.test"}) for name in ("kim", "ole"))
+    night.portal.associate("deals", key, "contacts", kim, "Decision maker")
+    night.portal.associate("deals", key, "contacts", ole)
+
+    def landed() -> dict[str, list[str]]:
+        (line,) = [line for line in lines(night.directory, "deals.associations") if line["id"] == key]
+        return {one["id"]: one["labels"] for one in line["contacts"]}
+
+    night.pull()
+    assert landed() == {kim: ["Decision maker"], ole: []}
+    night.next_day()
+    night.portal.associate("deals", key, "contacts", ole, "Champion")
+    night.portal.associate("deals", key, "contacts", kim, "Budget holder")
+    night.pull()
+    assert landed() == {kim: ["Budget holder", "Decision maker"], ole: ["Champion"]}
+    night.check()
+
+
 # Wide portals ---------------------------------------------------------------------------------------------------------
 
 

@@ -246,7 +246,7 @@ def test_a_listing_that_shows_no_associations_is_not_taken_for_none(server: Serv
 
     portal.answers["/crm/v4/associations/deals/contacts/batch/read"] = contacts
     links = {line["id"]: line["contacts"] for line in lines(_pull(server, tmp_path, "first"), "deals.associations")}
-    assert links == {"1": ["31"], "2": [], "3": []}
+    assert links == {"1": [{"id": "31", "labels": []}], "2": [], "3": []}
 
 
 def test_inline_associations_that_are_cut_are_read_whole(server: Server, portal: Portal, tmp_path: Path) -> None:
@@ -260,7 +260,8 @@ def test_inline_associations_that_are_cut_are_read_whole(server: Server, portal:
     none = {"category": "OBJECT_NOT_FOUND", "subCategory": "crm.associations.NO_ASSOCIATIONS_FOUND", "context": {"fromObjectId": ["2"]}}
     portal.answers["/crm/v4/associations/deals/companies/batch/read"] = answer_json(207, {"results": [], "numErrors": 1, "errors": [none]})
     directory = _pull(server, tmp_path, "first")
-    assert list(lines(directory, "deals.associations")) == [{"id": "2", "contacts": ["31", "32"], "companies": []}]
+    contacts = [{"id": "31", "labels": []}, {"id": "32", "labels": []}]
+    assert list(lines(directory, "deals.associations")) == [{"id": "2", "contacts": contacts, "companies": []}]
 
 
 def test_deals_whose_associations_could_not_be_told_are_left_as_they_were(server: Server, portal: Portal, tmp_path: Path) -> None:

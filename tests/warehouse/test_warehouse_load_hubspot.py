@@ -143,6 +143,28 @@ def test_associations_move_no_stamp_and_still_arrive(con: Any, tmp_path: Path) -
     assert (found["1"]["contact_count"], found["1"]["account_name"]) == (1, "Südwind AG")
 
 
+def test_the_label_of_a_contact_is_its_role(con: Any, tmp_path: Path) -> None:
+    def roles() -> dict[str, str | None]:
+        return {r["contact_id"]: r["role"] for r in rows(con, "from core.contact_role")}
+
+    def labelled(**contacts: list[str]) -> list[dict[str, Any]]:
+        return [{"id": "1", "contacts": [{"id": key.strip("c"), "labels": labels} for key, labels in contacts.items()], "companies": []}]
+
+    record = deal(1, contacts=["31", "32"])
+    record["associations"]["contacts"]["results"].append({"id": "31", "type": "decision_maker"})
+    both = labelled(c31=["Budget holder", "Decision maker"], c32=[])
+    load(con, inbound(tmp_path, 1, [record], full=True, associations=both), now=NOON)
+    assert roles() == {"31": "Budget holder; Decision maker", "32": None}
+    # Another label moves no stamp, and neither does taking one away.
+    load(con, inbound(tmp_path, 2, [], associations=labelled(c31=["Budget holder"], c32=["Champion"])), now=NOON + DAY)
+    assert roles() == {"31": "Budget holder", "32": "Champion"}
+    # A listing says that there is a label, and not which: what is known stays. Where it shows none, there is none.
+    load(con, inbound(tmp_path, 3, [record], full=True), now=NOON + 2 * DAY)
+    assert roles() == {"31": "Budget holder", "32": "Champion"}
+    load(con, inbound(tmp_path, 4, [deal(1, contacts=["31", "32"])], full=True), now=NOON + 3 * DAY)
+    assert roles() == {"31": None, "32": None}
+
+
 def test_stages_without_a_closed_flag_are_closed_by_their_probability(con: Any, tmp_path: Path) -> None:
     bare = pipeline()
     for stage in bare["stages"]:
