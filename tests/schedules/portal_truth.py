@@ -242,7 +242,7 @@ def _fraction(value: Any) -> Decimal | None:
 
 
 def _around(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differences, both: list[str], source: str, *, listed: bool) -> None:
-    """Contacts of live deals, where a role is told it is a word that people gave to the association, and companies."""
+    """Contacts of live deals, with a word that people gave to the association as the role, and companies."""
     deals = set(both)
     roles: dict[tuple[str, str], set[str]] = defaultdict(set)
     for deal, contact, label in portal.rows("""
@@ -258,7 +258,7 @@ def _around(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differ
     kept = {(row["opportunity_key"], row["contact_id"]): row["role"] for row in table(con, alive)}
     found.note("core.contact_role", "", sorted(roles), sorted(kept))
     for key in sorted(roles.keys() & kept.keys()):
-        if kept[key] and kept[key] not in roles[key]:
+        if (roles[key] or kept[key]) and kept[key] not in roles[key]:
             found.note("core.contact_role.role", str(key), sorted(roles[key]), kept[key])
     companies = records(portal, "companies", LIVE)
     mine = {row["account_id"]: row for row in table(con, "select * from core.account where source = ?", source)}
