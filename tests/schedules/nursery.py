@@ -17,6 +17,7 @@ import threading
 import time
 import traceback
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -25,19 +26,23 @@ from typing import Any
 KINDS = ("request", "file", "load", "record")
 # All that a sync imports, so that a child begins with it. pandas: DuckDB looks for it when it is given its first parameter.
 PRELOADED = (
-    "connectors.salesforce.extract", "connectors.salesforce.writeback", "flows.reconcile", "flows.run", "flows.settings", "flows.sync",
-    "simple_salesforce",    "warehouse.connection", "warehouse.load", "warehouse.ops", "warehouse.reconcile", "pandas", "pytz", "_strptime",
+    "flows.reconcile", "flows.run", "flows.settings", "flows.sync", "warehouse.connection", "warehouse.load", "warehouse.ops",
+    "warehouse.reconcile", "pandas", "pytz", "_strptime",
 )  # fmt: skip
+OF_CRM = {
+    "salesforce": ("connectors.salesforce.extract", "connectors.salesforce.writeback", "simple_salesforce"),
+    "hubspot": ("connectors.hubspot.extract", "connectors.hubspot.lookup", "connectors.hubspot.writeback"),
+}
 
 
 class Nursery:
     """Starts syncs. Each answer: {"status": "done" | "failed" | "killed" | "defect", "errors": {source: words}, "deals": counts,
     "steps": steps per kind, "killed_at": step, "trace": words of a defect}."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
+    def __init__(self, environment: dict[str, str], crm: str) -> None:
         root = Path(__file__).resolve().parents[2]
         self._process = subprocess.Popen(
-            [sys.executable, "-u", __file__],
+            [sys.executable, "-u", __file__, crm],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **environment, "PYTHONPATH": str(root), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
@@ -93,25 +98,10 @@ class Steps:
 
 def _arrange(order: dict[str, Any], steps: Steps) -> None:
     """Short waits, small pages, reproducible names, and steps that are counted."""
-    import connectors.salesforce.client
-    import connectors.salesforce.extract
     import warehouse.load
     import warehouse.ops
-    from connectors.http import RetryPolicy
-    from connectors.salesforce import bulk
-    from connectors.salesforce.transport import TSession
 
-    def nap(seconds: float) -> None:
-        time.sleep(min(seconds, 0.004))
-
-    quick = {"base": 0.002, "cap": 0.004, "sleep": nap}
-    defaults = RetryPolicy()
-    RetryPolicy.__init__.__defaults__ = tuple(  # type: ignore[attr-defined]
-        quick.get(name, getattr(defaults, name)) for name in ("tries", "base", "cap", "longest", "sleep")
-    )
-    bulk.STREAMS = order.get("streams", 1)
-    connectors.salesforce.extract.BULK_FROM = order.get("bulk_from", 6)
-
+    {"salesforce": _arrange_salesforce, "hubspot": _arrange_hubspot}[sys.argv[1]](order, steps)
     started = order["now"].replace("-", "").replace(":", "")[:15]
     token = hashlib.md5(order["name"].encode(), usedforsecurity=False).hexdigest()[:4]
     warehouse.ops.new_run_id = lambda: f"{started}-{token}"
@@ -119,7 +109,6 @@ def _arrange(order: dict[str, Any], steps: Steps) -> None:
     os.fsync = lambda _: None  # the kernel outlives the process, and power does not fail here
     if not steps.number:
         return
-    steps.around("request", TSession, "request", lambda self, method, url, **_: f"{method} {url.split('/services/')[-1][:90]}")
     for name in ("fsync", "replace", "rename", "unlink", "remove", "rmdir", "mkdir"):
         steps.around("file", os, name, lambda *args, **_: " ".join(str(a)[-60:] for a in args))
     for name in ("start_run", "record_source", "record_usage", "finish_run"):
@@ -132,6 +121,42 @@ def _arrange(order: dict[str, Any], steps: Steps) -> None:
         return load(*args, **kwargs, after_step=lambda name: steps.step("load", name))
 
     warehouse.load.load = stepwise
+
+
+def _nap(seconds: float) -> None:
+    time.sleep(min(seconds, 0.004))
+
+
+def _arrange_salesforce(order: dict[str, Any], steps: Steps) -> None:
+    import connectors.salesforce.client
+    import connectors.salesforce.extract
+    from connectors.http import RetryPolicy
+    from connectors.salesforce import bulk
+    from connectors.salesforce.transport import TSession
+
+    quick = {"base": 0.002, "cap": 0.004, "sleep": _nap}
+    defaults = RetryPolicy()
+    RetryPolicy.__init__.__defaults__ = tuple(  # type: ignore[attr-defined]
+        quick.get(name, getattr(defaults, name)) for name in ("tries", "base", "cap", "longest", "sleep")
+    )
+    bulk.STREAMS = order.get("streams", 1)
+    connectors.salesforce.extract.BULK_FROM = order.get("bulk_from", 6)
+    if steps.number:
+        steps.around("request", TSession, "request", lambda self, method, url, **_: f"{method} {url.split('/services/')[-1][:90]}")
+
+
+def _arrange_hubspot(order: dict[str, Any], steps: Steps) -> None:
+    """sizes: of pages and batches, by their names in connectors.hubspot.objects; streams: threads of the client."""
+    from connectors.hubspot import client, reading
+
+    client.POLICY = replace(client.POLICY, base=0.002, cap=0.004, sleep=_nap)  # the windows of pace.py sleep by it too
+    assert client.THREADS
+    client.THREADS = order.get("streams", 1)
+    for name, size in order.get("sizes", {}).items():
+        assert hasattr(reading, name), name
+        setattr(reading, name, size)
+    if steps.number:
+        steps.around("request", client.Client, "_send", lambda self, method, path, *_: f"{method} {path[:90]}")
 
 
 def _child(order: dict[str, Any], out: int) -> None:
@@ -171,7 +196,7 @@ def _child(order: dict[str, Any], out: int) -> None:
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    for module in PRELOADED:
+    for module in (*OF_CRM[sys.argv[1]], *PRELOADED):
         import_module(module)
     if threading.active_count() > 1:
         raise SystemExit("The process that starts syncs must have no threads: a fork would lose them")

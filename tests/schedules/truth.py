@@ -10,17 +10,15 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from itertools import pairwise
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import duckdb
+from schedules.kept import ZONE, Differences, invariants, pushes, stage_moves, table
 
 from connectors.simulator.salesforce import SalesforceOrg
 
-ZONE = ZoneInfo("Europe/Berlin")
 HOME = "EUR"
 COMPOUND = {"address", "location"}
 NOT_READ = {"AgeInDays", "LastStageChangeInDays", "LastViewedDate", "LastReferencedDate"}  # they move by themselves every day
@@ -40,16 +38,6 @@ HISTORY = {
     "OpportunityHistory": ("salesforce_opportunity_history", ("OpportunityId", "StageName", "Amount", "CloseDate", "Probability", "CreatedDate")),
     "OpportunityFieldHistory": ("salesforce_opportunity_field_history", ("OpportunityId", "Field", "CreatedDate")),
 }
-KEYS = {
-    "core.opportunity": "opportunity_key", "core.account": "account_key", "core.owner": "owner_key", "core.activity": "activity_key",
-    "core.contact_role": "opportunity_key || contact_id", "core.stage_map": "source || pipeline || '/' || crm_stage",
-    "core.exchange_rate": "source || currency || valid_from::varchar", "core.field": "source || object || '/' || name",
-    "core.opportunity_version": "opportunity_key || valid_from::varchar",
-}  # fmt: skip
-VERSIONED = ("crm_stage", "pipeline", "amount", "currency", "amount_home", "close_date", "owner_id", "probability", "forecast_category", "next_step",
-             "is_closed", "is_won", "is_deleted", "stage")  # fmt: skip
-
-
 def text(value: Any) -> str | None:
     """A value as raw.*.payload writes it: everything is text, empty is nothing."""
     if value is None or value == "":
@@ -88,22 +76,8 @@ def records(org: SalesforceOrg, sobject: str, where: str = "true", only: Iterabl
     return {record["Id"]: record for record in found}
 
 
-def table(con: duckdb.DuckDBPyConnection, sql: str, *parameters: Any) -> list[dict[str, Any]]:
-    found = con.execute(sql, list(parameters))
-    names = [column[0] for column in found.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-
-
 def has(con: duckdb.DuckDBPyConnection, schema: str, name: str) -> bool:
     return bool(con.execute("select 1 from duckdb_tables() where schema_name = ? and table_name = ?", [schema, name]).fetchall())
-
-
-class Differences(list[str]):
-    """Sentences, each naming a table, a record, and what the org and the warehouse say."""
-
-    def note(self, where: str, record: str, theirs: Any, ours: Any) -> None:
-        if theirs != ours:
-            self.append(f"{where} {record}: the org has {theirs!r}, the warehouse {ours!r}")
 
 
 def differences(org: SalesforceOrg, con: duckdb.DuckDBPyConnection, *, now: datetime, source: str) -> list[str]:
@@ -125,7 +99,7 @@ def differences(org: SalesforceOrg, con: duckdb.DuckDBPyConnection, *, now: date
     _stages(org, con, found, ours, both, source)
     _versions(org, con, found, both, source)
     _fields(org, con, found, source)
-    _invariants(con, found, source)
+    invariants(con, found, "salesforce")
     return found
 
 
@@ -174,7 +148,7 @@ def _columns(
     steps = dict(org.rows("""select "OpportunityId", max("CreatedDate") from "OpportunityFieldHistory" where "Field" = 'NextStep' group by 1"""))
     for id_ in both:
         deal, row = live[id_], ours[id_]
-        moves = _moves(history[id_])
+        moves = stage_moves([(at, stage) for at, stage, _ in history[id_]])
         # A move and the same move again within a second are one: the second is all that either side knows of the instant.
         told = {(e["at"], e["from_crm_stage"], e["to_crm_stage"]) for e in events[id_]}
         found.note("core.stage_event", id_, sorted(set(moves), key=repr), sorted(told, key=repr))
@@ -194,7 +168,7 @@ def _columns(
             "crm_modified_at": utc(deal["SystemModstamp"]), "stage_default_probability": _hundredth(default),
             "stage_entered_at": utc(deal["LastStageChangeDate"]) or moves[-1][0],
             "closed_at": (closings[-1] if closings else None) if deal["IsClosed"] else None,
-            "contact_count": len(contacts[id_]), "close_date_pushes": _pushes(history[id_], moves, closed),
+            "contact_count": len(contacts[id_]), "close_date_pushes": pushes([(at, closing) for at, _, closing in history[id_]], moves, closed),
             "description": text(deal.get("Description")), "next_step": text(deal.get("NextStep")),
             "lost_reason": deal.get("Loss_Reason__c"), "has_line_items": deal["HasOpportunityLineItem"],
         }  # fmt: skip
@@ -212,30 +186,6 @@ def _columns(
 
 def _hundredth(percent: Any) -> Decimal | None:
     return None if percent is None else Decimal(percent) / 100
-
-
-def _moves(history: list[tuple[Any, str, Any]]) -> list[tuple[datetime, str | None, str]]:
-    """Moves between stages: rows of OpportunityHistory in which the stage differs from that before."""
-    moves: list[tuple[datetime, str | None, str]] = []
-    before = None
-    for at, stage, _ in history:
-        if stage != before:
-            moves.append((at, before, stage))
-            before = stage
-    return moves
-
-
-def _pushes(history: list[tuple[datetime, str, date]], moves: list[tuple[datetime, str | None, str]], closed: dict[str, bool]) -> int | None:
-    """Net moves of the close date per business day of an open deal, by a week or into a later month."""
-    if not history:
-        return None
-    spells = [(at, nxt[0] if nxt else None) for (at, _, stage), nxt in zip(moves, [*moves[1:], None], strict=True) if closed.get(stage)]
-    days: dict[date, list[date]] = {}
-    for (_, _, before), (at, _, after) in pairwise(history):
-        if before == after or any(since <= at + timedelta(seconds=1) and (until is None or at <= until) for since, until in spells):
-            continue
-        days.setdefault(at.astimezone(ZONE).date(), [before, after])[1] = after
-    return sum(1 for old, new in days.values() if new > old and ((new - old).days >= 7 or (new.year, new.month) > (old.year, old.month)))
 
 
 def _children(org: SalesforceOrg, con: duckdb.DuckDBPyConnection, found: Differences, deals: set[str], source: str) -> None:
@@ -405,39 +355,3 @@ def _fields(org: SalesforceOrg, con: duckdb.DuckDBPyConnection, found: Differenc
     lost = {row["name"] for row in table(con, "select name from core.field_lost where source = ? and object = 'Opportunity'", source)}
     for name in sorted(lost & theirs.keys()):
         found.append(f"core.field_lost {name}: is visible in the org")
-
-
-def _invariants(con: duckdb.DuckDBPyConnection, found: Differences, source: str) -> None:
-    """One row per key everywhere; versions without gaps, overlaps or empty ones, whose present is the deal; nothing left running."""
-    keys = dict(KEYS)
-    for (name,) in con.execute("select table_name from duckdb_tables() where schema_name = 'raw' and table_name like 'salesforce%'").fetchall():
-        keys[f"raw.{name}"] = "source || id"
-    for name, key in keys.items():
-        for (double,) in con.execute(f"select {key} as key from {name} group by key having count(*) > 1").fetchall():
-            found.append(f"{name} has {double} more than once")
-    for key, since, until, following in con.execute("""
-        select opportunity_key, valid_from, valid_to, lead(valid_from) over (partition by opportunity_key order by valid_from) as following
-        from core.opportunity_version
-        qualify valid_to is distinct from following or valid_to <= valid_from
-    """).fetchall():  # fmt: skip
-        found.append(f"core.opportunity_version {key}: from {since} to {until}, the next from {following}")
-    deal, version = (", ".join(f"{alias}.{name}::varchar" for name in VERSIONED) for alias in "ov")
-    for key, now, present in con.execute(f"""
-        select o.opportunity_key, [{deal}] as deal, [{version}] as version
-        from core.opportunity o
-        left join core.opportunity_version v on v.opportunity_key = o.opportunity_key and v.valid_to is null
-        where v.opportunity_key is null or deal is distinct from version
-    """).fetchall():
-        found.append(f"core.opportunity_version {key}: the deal is {now}, its present version {present}")
-
-
-def unchanging(con: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """A fingerprint of every table of raw and core, but for when they were last looked at."""
-    seen = {"last_seen_at", "last_synced_at"}
-    prints = {}
-    listed = con.execute("select schema_name, table_name from duckdb_tables() where schema_name in ('raw', 'core') order by all").fetchall()
-    for schema, name in listed:
-        columns = [c[0] for c in con.execute(f"from {schema}.{name} limit 0").description or ()]
-        kept = ", ".join(f'"{c}"' for c in columns if c not in seen)
-        prints[f"{schema}.{name}"] = con.execute(f"select count(*), bit_xor(hash({kept})) from {schema}.{name}").fetchone()
-    return prints

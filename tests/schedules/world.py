@@ -6,25 +6,21 @@ find by them the records that they are done to, so that any schedule can be play
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import duckdb
-from schedules.nursery import Nursery
-from schedules.truth import differences, unchanging
+from schedules import common
+from schedules.common import DAY, HOUR, MINUTE, START, WORDS
+from schedules.truth import differences
 
-from connectors.simulator.clock import SimClock
 from connectors.simulator.faults import Faults
 from connectors.simulator.http import serve
 from connectors.simulator.salesforce import SalesforceOrg
 from connectors.simulator.salesforce.errors import DAILY_LIMIT, SalesforceError
 
-START = datetime(2026, 3, 9, 8, 0, tzinfo=UTC)
-MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
-SOURCE = "sales"
+DAILY = 10_000  # calls of a day
 PAGE = 3  # records a page, by REST and by Bulk: five deals are two pages
 CONFIG = """
 [warehouse]
@@ -47,20 +43,15 @@ lost_reason = "Loss_Reason__c"
 """
 ENVIRONMENT = {"SF_CLIENT_ID": "plumbline-demo", "SF_CLIENT_SECRET": "demo-secret"}
 STAGES = ["Prospecting", "Qualification", "Needs Analysis", "Proposal/Price Quote", "Closed Won", "Closed Lost"]
-WORDS = ["", "Call back", 'Łódź "north",\r\nline two', '","2026-01-01T00:00:00.000Z","', "{\"Id\":\"006x\"}", "ß" * 40, "\\N", "#N/A"]
 CURRENCIES = ["EUR", "USD", "GBP"]  # the org has a rate for the first two
 
 
-class Ground:
-    """What schedules are played on, one after the other: an org behind its server, and the process that starts syncs."""
+class Ground(common.Ground):
+    """An org behind its server, and the process that starts syncs."""
 
     def __init__(self) -> None:
-        self.clock = SimClock(START)
-        self.clock.freeze()
+        super().__init__("salesforce", ENVIRONMENT)
         self.org = SalesforceOrg(None, self.clock, Faults())
-        self.nursery = Nursery(ENVIRONMENT)
-        self.asked = 0  # calls of the present run, as the org counts them
-        self.meanwhile: dict[int, list[Callable[[], None]]] = {}  # what happens before the n-th call is answered
         app = self.org.app()
         app.add_middleware(_Between, ground=self)
         self.server = serve(app)
@@ -79,28 +70,18 @@ class _Between:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http" and scope["path"].startswith("/services/data/v"):
-            self.ground.asked += 1
-            for happens in self.ground.meanwhile.pop(self.ground.asked, ()):
-                happens()
+            self.ground.is_asked()
         await self.app(scope, receive, send)
 
 
 @dataclass
-class World:
+class World(common.World):
     """One schedule's org and people, and the directory of the Plumbline beside it."""
 
-    ground: Ground
-    directory: Path
-    overlap: int = 60  # minutes
+    SOURCE = "sales"
+    REFUSED = SalesforceError  # held by a transaction that is open, in the bin with its deal, …
+
     version: str | None = None
-    told: list[str] = field(default_factory=list)
-    sweep_due: list[str] = field(default_factory=list)  # what happened that only a comparison of all ids can see
-    commits: list[datetime] = field(default_factory=list)  # when writes that are stamped become visible
-    watermarks: dict[str, datetime] = field(default_factory=dict)
-    pulse: dict[str, str] = field(default_factory=dict)  # records of a deal that no act touches, per object
-    beats: int = 0
-    runs: int = 0
-    names: int = 0
     lost_jobs: int = 0  # Bulk jobs whose answer never arrived: nobody knows their names
 
     def __post_init__(self) -> None:
@@ -110,7 +91,6 @@ class World:
         self.org.in_progress_polls = 0
         self.org.query_page = self.org.bulk_page = PAGE  # batchSize is a hint: orgs may send fewer records
         self.ground.meanwhile.clear()
-        self.config = self.directory / "plumbline.toml"
         profile = self.org.rows('select min("Id") from "Profile"')[0][0]
         roles = self.org.insert("UserRole", [{"Name": "Sales North"}, {"Name": "Sales South"}])
         common = {"ProfileId": profile, "IsActive": True, "TimeZoneSidKey": "Europe/Berlin", "UserType": "Standard"}
@@ -123,14 +103,6 @@ class World:
         accounts = self.org.create_many("Account", [{"Name": f"Account {c}", "Industry": "Energy"} for c in "ABC"])
         people = [{"LastName": f"Person {n}", "AccountId": accounts[n % 3].id} for n in range(3)]
         self.contacts = [o.id for o in self.org.create_many("Contact", people)]
-
-    # --- telling ---
-
-    def tell(self, sentence: str) -> None:
-        self.told.append(f"{self.clock.now():%d %b %H:%M:%S}  {sentence}")
-
-    def story(self) -> str:
-        return "\n".join(["", *self.told])
 
     # --- who and what is there ---
 
@@ -145,18 +117,6 @@ class World:
         return f"…{record[12:15]}" if record else "none"
 
     # --- acts: deals ---
-
-    def act(self, name: str, a: int, b: int) -> None:
-        try:
-            getattr(self, name)(a, b)
-        except SalesforceError as error:  # held by a transaction that is open, in the bin with its deal, …
-            self.tell(f"{name} was refused: {error.code}")
-
-    def wait(self, a: int, b: int) -> None:
-        """Time goes by."""
-        by = [timedelta(seconds=1), 5 * MINUTE, 40 * MINUTE, 3 * HOUR, DAY, 16 * DAY][a % 6]
-        self.clock.advance(by)
-        self.tell(f"{by} went by")
 
     def life_goes_on(self, hours: float) -> None:
         """Time goes by, and elsewhere in the org somebody works: so the watermark of every object moves on, past what was read."""
@@ -554,102 +514,36 @@ class World:
             self.faults.arm("status", status=int(kind), times=times, headers={"Retry-After": "0"} if kind == "429" else None, **where)
         self.tell(f"trouble is ahead: {kind}, {times} times, after {after} requests{' to ' + path if path else ''}")
 
-    def plan_meanwhile(self, number: int, name: str, a: int, b: int) -> None:
-        """Let something happen in the org just before a sync's n-th call is answered."""
-
-        def happens() -> None:
-            self.clock.advance(timedelta(seconds=1))
-            self.told.append(f"    before call {number} was answered:")
-            if name == "expire":
-                self.faults.arm("expire_tokens")
-                self.tell("all tokens expired")
-            else:
-                self.act(name, a, b)
-
-        self.ground.meanwhile.setdefault(number, []).append(happens)
-
     # --- syncs ---
+
+    def config(self, share: float, **said: Any) -> str:
+        version = f'api_version = "{self.version}"' if self.version else ""
+        return CONFIG.format(url=self.ground.server.url, share=share, overlap=self.overlap, version=version, **said)
+
+    def new_day(self, limit: int | None, left: int | None) -> None:
+        self.org.daily_limit = limit or DAILY
+        self.org._calls = 0
+        if left is not None:
+            self.org.use_calls(DAILY - left)
 
     def sync(
         self, *, flow: str = "sync", full: bool = False, api: str = "auto", quota: tuple[str, int] | None = None, kill: dict[str, Any] | None = None,
         streams: int = 1, bulk_from: int = 6,
     ) -> dict[str, Any]:  # fmt: skip
-        """One run of Plumbline, as the org is at this instant. Checks what must hold however it ends. Returns the nursery's answer.
-
-        quota: ("share", n): quota_share of the day's calls is n; ("left", n): others have left n calls of the day.
-        """
-        version = f'api_version = "{self.version}"' if self.version else ""
-        way, calls = quota or ("", 0)
-        troubled = bool(self.faults.armed())
-        self.org.daily_limit = 2 * calls if way == "share" else 10_000
-        self.org._calls = 0  # as on a new day
-        if way == "left":
-            self.org.use_calls(10_000 - calls)
-        share = 0.5 if way == "share" else 1.0
-        self.config.write_text(CONFIG.format(url=self.ground.server.url, api=api, share=share, overlap=self.overlap, version=version))
-        self.runs += 1
-        self.ground.asked = 0
-        now = self.clock.now()
-        doing = f"plumbline {flow}{' --full' if full else ''} (api {api}, {'at most ' + str(calls) + ' calls' if quota else 'calls enough'})"
-        self.tell(f"{doing} begins")
-        answer = self.ground.nursery.run(
-            config=str(self.config), now=now.isoformat(), flow=flow, full=full, kill=kill, name=f"run {self.runs}", streams=streams,
-            bulk_from=bulk_from,
-        )  # fmt: skip
-        ended = answer["status"] + (f" at {answer['killed_at']}" if answer["status"] == "killed" else "")
-        said = "; ".join(text.splitlines()[0] for text in answer.get("errors", {}).values())
-        self.tell(f"    it ends: {ended} after {self.ground.asked} calls{': ' + said if said else ''}")
-        assert answer["status"] != "defect", f"{self.story()}\n{answer.get('trace')}"
-        if sources := (answer.get("document") or {}).get("sources"):
-            counted = sources[0]["calls"]
-            assert counted == self.ground.asked, f"{counted} calls are on record, the org was asked {self.ground.asked} times{self.story()}"
-        # What the org leaves unanswered it does not count against its day; against our share everything counts.
-        if way == "share" or (way == "left" and not troubled):
-            assert self.ground.asked <= calls, f"{self.ground.asked} calls where {calls} are allowed{self.story()}"
-        self.check_watermarks()
-        return answer
-
-    def a_second_later(self) -> None:
-        """No sync is over within the second in which it began to read."""
-        self.clock.advance(timedelta(seconds=1))
-
-    def reading(self) -> duckdb.DuckDBPyConnection:
-        con = duckdb.connect(str(self.directory / "plumbline.duckdb"), read_only=True, config={"threads": 1})
-        con.execute("set timezone = 'UTC'")
-        return con
-
-    def check_watermarks(self) -> None:
-        """They never fall back, and never pass the org's clock."""
-        if not (self.directory / "plumbline.duckdb").exists():
-            return
-        with self.reading() as con:
-            if not con.execute("select 1 from duckdb_tables() where table_name = 'watermark'").fetchall():
-                return
-            marks = dict(con.execute("select object, watermark from ops.watermark where source = ?", [SOURCE]).fetchall())
-            assert con.execute("select count(*) = count(distinct object) from ops.watermark").fetchone() == (True,), self.story()
-        for name, mark in marks.items():
-            assert mark <= self.clock.now(), f"the watermark of {name} is in the future: {mark}{self.story()}"
-        for name, mark in self.watermarks.items():
-            assert name in marks and marks[name] >= mark, f"the watermark of {name} fell from {mark} to {marks.get(name)}{self.story()}"
-        self.watermarks = marks
+        """See World.run."""
+        return self.run(flow, f"api {api}", full=full, quota=quota, kill=kill, config={"api": api}, streams=streams, bulk_from=bulk_from)
 
     def log_is_behind(self) -> bool:
         """Whether a record was deleted in this very minute: getDeleted ignores seconds, and names it from the next minute on."""
         minute = self.clock.now().replace(second=0, microsecond=0, tzinfo=None)
         return bool(self.org.rows("select 1 from simulator.deletion where deleted_at >= ? limit 1", [minute]))
 
-    def compare(self, when: str) -> None:
-        with self.reading() as con:
-            found = differences(self.org, con, now=self.clock.now(), source=SOURCE)
-        assert not found, f"{len(found)} differences {when}:\n" + "\n".join(found[:25]) + self.story()
+    def differences(self, con: duckdb.DuckDBPyConnection) -> list[str]:
+        return differences(self.org, con, now=self.clock.now(), source=self.SOURCE)
 
     def jobs_left(self) -> list[str]:
         """Bulk query jobs that the org still keeps."""
         return [f"{job.id} ({job.state}): {job.object}" for job in self.org.jobs.all() if job.is_query]
-
-    def still(self) -> Any:
-        with self.reading() as con:
-            return unchanging(con)
 
 
 # What may happen between two syncs.

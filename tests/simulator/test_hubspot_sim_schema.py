@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from hubspot.crm.properties.exceptions import ApiException as PropertiesApiException
@@ -29,6 +30,24 @@ def test_properties_are_listed_but_the_times_in_stages(hub: Served) -> None:
     assert [option.value for option in found["plumbline_status"].options] == ["clean", "needs_attention", "at_risk"]
     assert found["plumbline_flagged_since"].type == "date"
     assert found["hs_object_id"].hubspot_defined is True
+
+
+def test_a_property_is_renamed_and_deleted_without_a_trace_on_the_deals(hub: Served) -> None:
+    hub.portal.add_property("deals", "region", "string", "text", "Region")
+    deal = hub.portal.create("deals", {"dealname": "A", "region": "North"})
+    before = hub.deal(deal, "hs_lastmodifieddate")
+    hub.clock.advance(timedelta(seconds=60))
+    hub.portal.rename_property("deals", "region", "Sales region")
+    listed = {prop.name: prop.label for prop in hub.client.crm.properties.core_api.get_all("deals").results}
+    assert listed["region"] == "Sales region"
+    hub.portal.remove_property("deals", "region")
+    assert "region" not in {prop.name for prop in hub.client.crm.properties.core_api.get_all("deals").results}
+    assert "region" not in hub.deal(deal, "region"), "who asks for it by name gets nothing"
+    assert hub.deal(deal, "hs_lastmodifieddate") == before
+    hub.portal.add_property("deals", "region", "string", "text", "Region")
+    assert hub.deal(deal, "region")["region"] is None, "a new one of the same name begins empty"
+    with pytest.raises(ValueError, match="HubSpot's own"):
+        hub.portal.remove_property("deals", "amount")
 
 
 def test_properties_are_made_once(hub: Served) -> None:

@@ -239,7 +239,7 @@ class Catalogue:
         with self.store.transaction():
             if prop.stored:
                 for table in (object_type.table, object_type.unseen):
-                    self.store.run(f"alter table {quote(table)} add column {_column(prop)}")
+                    self.store.run(f"alter table {quote(table)} add column if not exists {_column(prop)}")
             self._enter(object_type, prop)
 
     def _enter(self, object_type: ObjectType, prop: Property) -> None:
@@ -254,6 +254,15 @@ class Catalogue:
             "update property set definition = ? where object_type = ? and name = ?",
             [orjson.dumps(asdict(prop)).decode(), object_type.name, prop.name],
         )
+
+    def remove(self, object_type: ObjectType, prop: Property) -> None:
+        """Take a property out of the catalogue. Its column stays, empty: another property of this name finds it so."""
+        with self.store.transaction():
+            if prop.stored:
+                for table in (object_type.table, object_type.unseen):
+                    self.store.run(f"update {quote(table)} set {quote(prop.name)} = null")
+            self.store.run("delete from property where object_type = ? and name = ?", [object_type.name, prop.name])
+            del object_type.properties[prop.name]
 
     def groups(self, object_type: ObjectType) -> list[dict[str, Any]]:
         rows = self.store.rows(

@@ -347,6 +347,21 @@ class HubSpotPortal:
         with self.store.lock:
             self.catalogue.create(kind, given, self.clock.now(), None)
 
+    def remove_property(self, object_type: str, name: str) -> None:
+        """Delete a custom property: neither its definition nor its values are told any more, and no record's stamp moves."""
+        kind = self.catalogue.find(object_type)
+        with self.store.lock:
+            if not kind.properties[name].custom:
+                raise ValueError(f"{name} is HubSpot's own")
+            self.catalogue.remove(kind, kind.properties[name])
+
+    def rename_property(self, object_type: str, name: str, label: str) -> None:
+        kind = self.catalogue.find(object_type)
+        with self.store.lock:
+            prop = kind.properties[name]
+            prop.label, prop.updatedAt = label, iso(self.clock.now())
+            self.catalogue.change(kind, prop)
+
     def change_formula(self, object_type: str, name: str, calculated: str) -> None:
         """Edit a calculated property: all its values change at once and nothing says so."""
         kind = self.catalogue.find(object_type)

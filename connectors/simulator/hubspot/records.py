@@ -344,8 +344,15 @@ class Records:
         visible_at = now + timedelta(seconds=late) if late else None
         self.store.run(
             f"insert into {object_type.history} select c.id, c.p, c.v, ?, ?, ?, ?, ?, ? from {unpacked} c",
-            [now, self._next(), source.type, source_id, source.user_id, visible_at, _entries(changed)],
+            [now, seq := self._next(), source.type, source_id, source.user_id, visible_at, _entries(changed)],
         )
+        if object_type.name in self._pending:  # nobody reads of a record's past what the record itself does not show yet
+            self.store.run(
+                f"""update {object_type.history} as h set visible_at = greatest(h.visible_at, p.visible_at)
+                    from (select _id, max(_visible_at) as visible_at from {object_type.unseen} where _for = 'all' and _visible_at > ? group by _id) p
+                    where p._id = h.object_id and h.seq = ?""",
+                [now, seq],
+            )
 
     def touch_stage(self, stage: Stage) -> None:
         """Bring an edited stage's probability and flags to its deals; that moves their stamps, as HubSpot does."""
