@@ -83,12 +83,11 @@ LIVE = "_archived_at is null and _merged_into is null"
 
 
 def differences(
-    portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, *, now: datetime, source: str, computed: bool = True, listed: bool = False
+    portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, *, now: datetime, source: str, computed: bool = True
 ) -> list[str]:
     """Everything that the warehouse says otherwise than the portal, in sentences; nothing when they agree.
 
-    computed: calculated properties have to agree too, because no rate and no formula was changed, or all was read after it. listed:
-    everything was read anew by the last sync, so it also knows which companies are gone.
+    computed: calculated properties have to agree too, because no rate and no formula was changed, or all was read after it.
     """
     found = Differences()
     live = records(portal, "deals", LIVE)
@@ -106,7 +105,7 @@ def differences(
     _payloads(portal, con, found, live, both, source, computed=computed)
     told = _told(portal, live)
     _columns(portal, con, found, live, ours, both, told, now=now, source=source, computed=computed)
-    _around(portal, con, found, both, source, listed=listed)
+    _around(portal, con, found, both, source)
     _people(portal, con, found, source)
     _stages(portal, con, found, ours, both, source)
     _versions(portal, con, found, live, both, told, source)
@@ -241,7 +240,7 @@ def _fraction(value: Any) -> Decimal | None:
     return None if value in (None, "") else Decimal(str(value)).quantize(Decimal("0.000001"), ROUND_HALF_UP)
 
 
-def _around(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differences, both: list[str], source: str, *, listed: bool) -> None:
+def _around(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differences, both: list[str], source: str) -> None:
     """Contacts of live deals, with a word that people gave to the association as the role, and companies."""
     deals = set(both)
     roles: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -267,7 +266,7 @@ def _around(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differ
         employees = company["numberofemployees"]
         theirs = (company["name"], company["industry"], int(employees) if employees else None, False)
         found.note("core.account", id_, theirs, row and (row["name"], row["industry"], row["employees"], row["is_deleted"]))
-    for id_ in sorted(mine.keys() - companies.keys()) if listed else ():
+    for id_ in sorted(mine.keys() - companies.keys()):
         found.note("core.account.is_deleted", id_, True, mine[id_]["is_deleted"])
     _merged(portal, found, "core.account.merged_into", "companies", {i: (row["merged_into"], i in companies) for i, row in mine.items()}, source)
 

@@ -546,7 +546,7 @@ class World(common.World):
         return self.run(flow, f"pages {sizes}", full=full, quota=quota, kill=kill, config={}, streams=streams, sizes=SIZES[sizes])
 
     def differences(self, con: duckdb.DuckDBPyConnection) -> list[str]:
-        return differences(self.portal, con, now=self.clock.now(), source=self.SOURCE, computed=self.computed or self.listed, listed=self.listed)
+        return differences(self.portal, con, now=self.clock.now(), source=self.SOURCE, computed=self.computed or self.listed)
 
 
 # What may happen between two syncs.
