@@ -413,6 +413,7 @@ class World(common.World):
         kind, field_type, value = [("string", "text", "new"), ("number", "number", 7.5), ("bool", "booleancheckbox", True),
                                    ("date", "date", "2026-05-01"), ("number", "calculation_equation", None)][b % 5]  # fmt: skip
         self.portal.add_property("deals", name, kind, field_type, f"Extra {self.names}", calculated="amount / 3" if value is None else None)
+        self.computed = self.computed and value is not None  # a real portal stamps the deals for which it calculates a new one; this one does not
         self.tell(f"property {name} ({kind}{', calculated' if value is None else ''}) was added")
         deals = self.deals()
         if deals and value is not None:
