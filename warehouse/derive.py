@@ -23,7 +23,7 @@ from warehouse.writeback import FIELDS
 
 HERE = Path(__file__).parent / "sql"
 # Raise it when the SQL derives other values from the same records: every source is then derived anew.
-DERIVATION = 7
+DERIVATION = 8
 DEALS = {"salesforce": "Opportunity", "hubspot": "deals"}
 ACCOUNTS = {"salesforce": "Account", "hubspot": "companies"}
 # What fields of these types hold: a value that is nothing of the kind is noted. HubSpot's names, then Salesforce's.
@@ -38,7 +38,7 @@ TABLES = {
         "opportunity", "opportunity_history", "opportunity_field_history", "opportunity_contact_role", "opportunity_stage", "task", "event",
         "account", "user", "user_role", "record_type", "record_type_stages", "business_process", "currency_type", "dated_conversion_rate",
     ),
-    "hubspot": ("deal", "deal_history", "deal_association", "company", "owner", "pipeline", "property"),
+    "hubspot": ("deal", "deal_history", "deal_association", "company", "owner", "pipeline", "property", "exchange_rate"),
 }  # fmt: skip
 
 # Fields with a column of their own: not repeated in `custom`.
@@ -357,11 +357,9 @@ def _derive_people(con: duckdb.DuckDBPyConnection, settings: Settings, changed: 
 
 def _derive_rates(con: duckdb.DuckDBPyConnection, settings: Settings, changed: set[str], *, everything: bool) -> bool:
     """core.exchange_rate of the source. Returns whether any rate moved."""
-    if settings.crm != "salesforce" or not (
-        everything or changed & {"salesforce_currency_type", "salesforce_dated_conversion_rate"}
-    ):
+    if settings.crm == "salesforce" and not (everything or changed & {"salesforce_currency_type", "salesforce_dated_conversion_rate"}):
         return False
-    _run(con, "salesforce/exchange_rate.sql")
+    _run(con, "core/value.sql", f"{settings.crm}/exchange_rate.sql")  # HubSpot's each time: a rate may have been told before its day
     key = "source || ':' || currency || ':' || valid_from::varchar"
     con.execute("insert into rate_moved " + RATE_MOVED)
     return apply_rows(con, "core.exchange_rate", "new_exchange_rate", key=key, scope="source = getvariable('source')") > 0
@@ -406,7 +404,9 @@ def _choose_deals(
             insert into touched_deal
             select o.opportunity_id
             from core.opportunity o
-            join rate_moved r on r.currency = o.currency and coalesce(o.close_date, getvariable('business_date')) >= r.since
+            join rate_moved r
+              on r.currency = o.currency
+             and (coalesce(o.close_date, getvariable('business_date')) >= r.since or (getvariable('crm') = 'hubspot' and not o.is_closed))
             where o.source = getvariable('source')
             union all
             select o.opportunity_id

@@ -79,6 +79,7 @@ SHAPES: dict[str, dict[str, Shape]] = {
         "pipelines": Shape("hubspot_pipeline", DOCUMENT),
         "properties": Shape("hubspot_property", DOCUMENT),
         "account": Shape("hubspot_account", DOCUMENT),
+        "exchange_rates": Shape("hubspot_exchange_rate", DOCUMENT),
     },
 }
 

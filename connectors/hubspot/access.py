@@ -36,7 +36,7 @@ AROUND: tuple[tuple[str, str, str], ...] = (
 
 
 def diagnose(settings: HubSpotSettings, *, writes: bool, progress: Say | None = None, client: Client | None = None) -> list[Diagnosis]:
-    """See connectors.diagnosis. writes: whether write-back is planned. Takes eight calls. client: one of the caller's making."""
+    """See connectors.diagnosis. writes: whether write-back is planned. Takes nine calls. client: one of the caller's making."""
     with client or Client(settings, PATIENT) as opened:
         return _Look(settings, opened, writes, progress or (lambda _: None)).all()
 
@@ -49,7 +49,8 @@ class _Look:
 
     def all(self) -> list[Diagnosis]:
         checks = (
-            ("sign-in", self.sign_in), ("deals", self.deals), ("objects", self.around), ("fields", self.fields), ("write-back", self.write_back),
+            ("sign-in", self.sign_in), ("deals", self.deals), ("objects", self.around), ("fields", self.fields), ("currencies", self.currencies),
+            ("write-back", self.write_back),
         )  # fmt: skip
         for area, check in checks:
             self.say(f"{self.settings.name}: looking at {area} …")
@@ -146,6 +147,18 @@ class _Look:
             self.add("fields", "warning", f"{said} is not among the portal's deal properties", fix, unreadable=[f"{DEALS.name}.{name}"])
         if not missing:
             self.add("fields", "ok", f"all {len(wanted)} properties that rules and the configuration count on are there")
+
+    def currencies(self) -> None:
+        """Whether the rates can be read, in a portal that has more than one currency."""
+        if "deal_currency_code" not in (self.properties or {}):
+            return
+        error = self.without("exchange_rates", self.client.paths.exchange_rates, {"limit": 1})
+        if error is None:
+            self.add("currencies", "ok", "exchange rates can be read")
+        else:
+            said = f"exchange rates cannot be read: {error.what}; a deal in another currency follows a new rate only when it is changed"
+            fix = f"Add the scope settings.currencies.read to the key ({KEYS}) or app."
+            self.add("currencies", "warning", said, fix, unreadable=["exchange_rates"])
 
     def write_back(self) -> None:
         if self.properties is None:

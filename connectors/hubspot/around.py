@@ -81,6 +81,19 @@ class Around(Pulling):
             for d in definitions
         ]
 
+    def exchange_rates(self, fields: list[Field]) -> None:
+        """The rates of a portal with several currencies: a new one moves the home amounts of its open deals and no stamp."""
+        if fields and not any(field.name == "deal_currency_code" for field in fields):
+            return
+        with self.files("exchange_rates") as out:
+
+            def read() -> None:
+                for page in pages(self.client, self.client.paths.exchange_rates, {"limit": 100}):
+                    for rate in page:
+                        out.write({"id": f"{rate.get('fromCurrencyCode')} {rate.get('effectiveAt')}", **rate})
+
+            self.finish_whole("exchange_rates", out, notice=self.unless_refused(read))
+
     def companies(self) -> None:
         """companies, companies.archived, companies.gone: archiving, restoring and deleting for good move no stamp of them either."""
         since = self.since_of("companies")

@@ -48,7 +48,8 @@ class Extraction(Deals):
         fields: list[Field] = []
         steps: dict[str, Callable[[], object]] = {
             "account": self.account, "owners": self.owners, "pipelines": self.pipelines,
-            "properties": lambda: fields.extend(self.deal_properties()), "deals": lambda: self.deals(fields), "companies": self.companies,
+            "properties": lambda: fields.extend(self.deal_properties()),
+            "exchange_rates": lambda: self.exchange_rates(fields), "deals": lambda: self.deals(fields), "companies": self.companies,
         }  # fmt: skip
         self.unread = [*(name for name in steps if name not in LONG), *self._long_ones()]
         try:

@@ -106,5 +106,9 @@ class Paths:
         return f"/account-info/{self.version}/details"
 
     @property
+    def exchange_rates(self) -> str:
+        return f"/settings/{self.version}/currencies/exchange-rates" if self._numbered else f"/settings/currencies/{self.version}/exchange-rates"
+
+    @property
     def token(self) -> str:
         return "/oauth/v1/token"

@@ -185,7 +185,7 @@ def test_first_sync_lands_the_whole_portal(night: Night) -> None:
 
     night.check()
     assert pulled.full and pulled.objects == [
-        "account", "owners", "pipelines", "properties", "deals", "deals.archived", "deals.gone", "deals.history",
+        "account", "owners", "pipelines", "properties", "exchange_rates", "deals", "deals.archived", "deals.gone", "deals.history",
         "deals.associations", "companies", "companies.archived", "companies.gone",
     ]
     assert pulled.org == {
@@ -226,7 +226,7 @@ def test_a_night_without_changes_asks_little_and_lands_its_overlap(night: Night)
     assert not pulled.full and night.landed() == [last]
     # account, 2 x owners, pipelines, properties, archived, search, batch read, search again, count, 2 x associations, search of companies,
     # archived companies
-    assert pulled.calls == 14
+    assert pulled.calls == 15
     assert night.believed.watermarks["deals"] == newest
 
 
@@ -801,7 +801,7 @@ def test_days_of_few_calls_end_where_one_of_many_does(night: Night, narrow: None
         night.pull()
     stops = 0
     while True:
-        night.faults.arm("daily_limit", after=17)
+        night.faults.arm("daily_limit", after=18)
         pulled = night.pull(full=full)
         night.faults.clear()
         if pulled.stopped is None:

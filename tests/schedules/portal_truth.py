@@ -87,7 +87,7 @@ def differences(
 ) -> list[str]:
     """Everything that the warehouse says otherwise than the portal, in sentences; nothing when they agree.
 
-    computed: calculated properties have to agree too, because no rate and no formula was changed, or all was read after it.
+    computed: calculated properties of payloads have to agree too, because no rate and no formula was changed, or all was read after it.
     """
     found = Differences()
     live = records(portal, "deals", LIVE)
@@ -104,14 +104,22 @@ def differences(
             found.note("core.opportunity.deleted_at", id_, utc(at), ours[id_]["deleted_at"])
     _payloads(portal, con, found, live, both, source, computed=computed)
     told = _told(portal, live)
-    _columns(portal, con, found, live, ours, both, told, now=now, source=source, computed=computed)
+    _columns(portal, con, found, live, ours, both, told, now=now, source=source)
     _around(portal, con, found, both, source)
     _people(portal, con, found, source)
     _stages(portal, con, found, ours, both, source)
     _versions(portal, con, found, live, both, told, source)
     _fields(portal, con, found, source)
+    _rates(portal, con, found, source)
     invariants(con, found, "hubspot")
     return found
+
+
+def _rates(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differences, source: str) -> None:
+    """What a unit of each currency is worth today: the last rate that was set."""
+    theirs = {str(rate["fromCurrencyCode"]): rate["conversionRate"] for rate in portal.exchange_rates()}
+    ours = dict(con.execute("select currency, rate::double from core.exchange_rate where source = ? and valid_to is null", [source]).fetchall())
+    found.note("core.exchange_rate", "today's", theirs, ours)
 
 
 def _merged(portal: HubSpotPortal, found: Differences, where: str, object_type: str, ours: dict[str, tuple[str | None, bool]], source: str) -> None:
@@ -167,7 +175,7 @@ def pipeline_labels(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, sourc
 
 def _columns(
     portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Differences, live: Any, ours: Any, both: list[str], told: Any, *, now: datetime,
-    source: str, computed: bool,
+    source: str,
 ) -> None:  # fmt: skip
     """core.opportunity, column by column, and what history says: stage events, closings, pushes."""
     companies = records(portal, "companies", LIVE)
@@ -226,8 +234,7 @@ def _columns(
         for name, value in expected.items():
             found.note(f"core.opportunity.{name}", id_, value, row[name])
         home = cents(deal["amount_in_home_currency"])
-        follows = computed or expected["currency"] == HOME
-        if follows and (home is None or row["amount_home"] is None or abs(home - row["amount_home"]) > Decimal("0.01")):
+        if (home is None or row["amount_home"] is None or abs(home - row["amount_home"]) > Decimal("0.01")):
             found.note("core.opportunity.amount_home", id_, home, row["amount_home"])
         ahead = instant(deal["notes_next_activity_date"])
         following = ahead if ahead and ahead > now else None

@@ -440,7 +440,7 @@ class World(common.World):
 
     def change_rate(self, a: int, b: int) -> None:
         self.portal.set_exchange_rate("USD", 0.5 + b / 100)
-        self.computed = False
+        self.computed = False  # payloads keep what was calculated by the former rate; what Plumbline converts must follow
         self.tell(f"one USD is {0.5 + b / 100:.2f} EUR now; no stamp moved")
 
     def add_stage(self, a: int, b: int) -> None:

@@ -166,6 +166,21 @@ def test_calculated_values_change_without_a_trace(hub: Served, deal: str) -> Non
     assert hub.history(deal, "amount_in_home_currency") == []
 
 
+def test_closed_deals_keep_the_rate_at_which_they_were_closed(hub: Served, deal: str) -> None:
+    hub.portal.set_exchange_rate("USD", 0.8)
+    hub.portal.update("deals", deal, {"deal_currency_code": "USD", "dealstage": "closedwon"})
+    hub.clock.advance(timedelta(days=1))
+    hub.portal.set_exchange_rate("USD", 0.75)
+    assert hub.deal(deal, "amount_in_home_currency")["amount_in_home_currency"] == "800"
+    hub.clock.advance(timedelta(days=1))
+    hub.portal.update("deals", deal, {"dealstage": "qualifiedtobuy"})
+    assert hub.deal(deal, "amount_in_home_currency")["amount_in_home_currency"] == "750", "open again, it follows"
+
+    told = hub.call("GET", "/settings/v3/currencies/exchange-rates")[1]["results"]
+    assert [(r["fromCurrencyCode"], r["toCurrencyCode"], r["conversionRate"]) for r in told] == [("USD", "EUR", 0.8), ("USD", "EUR", 0.75)]
+    assert told[0]["effectiveAt"] < told[1]["effectiveAt"]
+
+
 def test_activities_set_the_notes_and_move_the_stamp(hub: Served, deal: str) -> None:
     asked = ("notes_last_updated", "notes_last_contacted", "notes_next_activity_date", "num_notes", "hs_number_of_overdue_tasks")
     hub.portal.log_activity(deal, "call", START)

@@ -16,7 +16,7 @@ from connectors.simulator.hubspot.errors import ApiError, expired_token, missing
 LIFETIME = 1800  # seconds of an OAuth access token
 OBJECTS = ("deals", "companies", "contacts", "custom")
 SCOPES = frozenset(
-    ["oauth", "crm.objects.owners.read"]
+    ["oauth", "crm.objects.owners.read", "settings.currencies.read"]
     + [f"crm.{what}.{name}.{right}" for what in ("objects", "schemas") for name in OBJECTS for right in ("read", "write")]
 )
 

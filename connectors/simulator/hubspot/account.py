@@ -42,6 +42,18 @@ def details(call: Call) -> Answer:
     return Answer(call.portal.details())
 
 
+def exchange_rates(call: Call) -> Answer:
+    """All rates with the instants from which on they hold. Documented: the fields and the scope; assumed: the oldest first."""
+    call.need("settings.currencies.read")
+    limit, after = call.whole("limit", 100, 100), int(call.one("after") or 0)
+    found = [rate for rate in call.portal.exchange_rates() if int(rate["id"]) >= after]
+    body: dict[str, object] = {"results": found[:limit]}
+    if len(found) > limit:
+        onward = str(found[limit]["id"])
+        body["paging"] = {"next": {"after": onward, "link": call.link(onward)}}
+    return Answer(body)
+
+
 def usage(call: Call) -> Answer:
     """The day's calls of the app, as the usage API counts them."""
     limits = call.portal.limits

@@ -368,10 +368,17 @@ class Catalogue:
         return _WORD.sub(word, formula)
 
     def exchange_rate(self) -> str:
-        """SQL for what a unit of the deal's currency is worth in the company's."""
-        cases = "".join(
-            f" when {literal(code)} then {rate!r}" for code, rate in self.store.rows("select code, rate from currency")
-        )
+        """SQL for what a unit of the deal's currency is worth in the company's: by the latest rate for an open deal, which so follows
+        every new one, and by that of the time of closing for a closed one. Before the first rate, that one."""
+        rates: dict[str, list[tuple[str, float]]] = {}
+        for code, since, rate in self.store.rows("select code, iso(effective_at), rate from currency order by code, effective_at desc, id desc"):
+            rates.setdefault(code, []).append((since, rate))
+        closed_at = "if(coalesce(hs_is_closed, '') = 'true', hs_v2_date_entered_current_stage, null)::timestamptz"
+        cases = ""
+        for code, told in rates.items():
+            before = "".join(f" when {closed_at} >= timestamptz {literal(since)} then {rate!r}" for since, rate in told[:-1])
+            latest = f"case when {closed_at} is null then {told[0][1]!r}{before} else {told[-1][1]!r} end" if before else repr(told[0][1])
+            cases += f" when {literal(code)} then {latest}"
         return f"(case deal_currency_code{cases} else 1.0 end)" if cases else "1.0"
 
 

@@ -70,7 +70,11 @@ def _profile(portal: HubSpotPortal) -> None:
         portal.store.run("update setting set value = ? where name = ?", [value, key])
     # The company's rates are units per home unit; HubSpot keeps the worth of one unit.
     portal.store.run("delete from currency")
-    portal.store.run("insert into currency select iso_code, 1 / rate::double from company_currency where is_active")
+    portal.store.run("""
+        insert into currency
+        select row_number() over (order by iso_code), iso_code, 1 / rate::double, '2000-01-01'::date, '2000-01-01'::date
+        from company_currency where is_active
+    """)
 
 
 def _pipelines(portal: HubSpotPortal) -> None:

@@ -93,7 +93,7 @@ class HubSpotPortal:
             settings["app_id"] = "19460027"
             for key, value in settings.items():
                 self.store.run("insert into setting values (?, ?)", [key, value])
-            self.store.run("insert into currency values (?, 1.0)", [settings["currency"]])
+            self.store.run("insert into currency values (0, ?, 1.0, ?, ?)", [settings["currency"], self.clock.now(), self.clock.now()])
         self.settings = settings
         self.portal_id = int(settings["portal_id"])
         fresh = not self.store.value("select count(*) from object_type")
@@ -373,10 +373,24 @@ class HubSpotPortal:
             self.catalogue.change(kind, prop)
 
     def set_exchange_rate(self, code: str, rate: float) -> None:
-        """Worth of one unit of a currency in the company currency. Home amounts change at once, without a stamp."""
+        """Worth of one unit of a currency in the company currency from now on. The home amounts of open deals change at once, without
+        a stamp; closed ones keep the rate at which they were closed."""
+        now = self.clock.now()
         with self.store.transaction():
-            self.store.run("delete from currency where code = ?", [code])
-            self.store.run("insert into currency values (?, ?)", [code, rate])
+            self.store.run("insert into currency select coalesce(max(id), 0) + 1, ?, ?, ?, ? from currency", [code, rate, now, now])
+
+    def exchange_rates(self) -> list[dict[str, Any]]:
+        """Every rate that was ever set, as the currencies API gives it, the oldest first."""
+        found = self.store.rows(
+            "select id, code, rate, iso(effective_at), iso(created_at) from currency where code <> ? order by id", [self.settings["currency"]]
+        )
+        return [
+            {
+                "id": str(id_), "fromCurrencyCode": code, "toCurrencyCode": self.settings["currency"], "conversionRate": rate,
+                "effectiveAt": effective, "createdAt": created, "updatedAt": created, "visibleInUI": True,
+            }
+            for id_, code, rate, effective, created in found
+        ]  # fmt: skip
 
     def add_pipeline(self, pipeline: str, label: str, display_order: int | None = None) -> None:
         self.pipelines.add_pipeline(pipeline, label, display_order)
@@ -528,7 +542,7 @@ class HubSpotPortal:
         minutes = int(offset.total_seconds() // 60)
         sign = "-" if minutes < 0 else "+"
         home = self.settings["currency"]
-        others = [row[0] for row in self.store.rows("select code from currency where code <> ? order by code", [home])]
+        others = [row[0] for row in self.store.rows("select distinct code from currency where code <> ? order by code", [home])]
         return {
             "portalId": self.portal_id,
             "accountType": "STANDARD",

@@ -13,6 +13,7 @@ SCHEMAS = ("/crm-object-schemas/v3/schemas", "/crm/v3/schemas", "/crm-object-sch
 OBJECT_LINKS = ("/crm/v4/objects", "/crm/objects/{version}")
 LINKS = ("/crm/v4/associations", "/crm/associations/{version}")
 ACCOUNT = ("/account-info/v3", "/account-info/{version}")
+CURRENCIES = ("/settings/v3/currencies", "/settings/currencies/{version}")
 OAUTH = ("/oauth/v1", "/oauth/v3", "/oauth/{version}")
 
 
@@ -63,6 +64,7 @@ def table() -> list[tuple[str, str, Handler]]:
         ("GET", OWNERS, "/{owner_id}", account.owner),
         ("GET", ACCOUNT, "/details", account.details),
         ("GET", ACCOUNT, "/api-usage/daily/private-apps", account.usage),
+        ("GET", CURRENCIES, "/exchange-rates", account.exchange_rates),
         ("POST", OAUTH, "/token", account.token),
         ("GET", OAUTH, "/access-tokens/{token}", account.token_information),
     ]

@@ -23,7 +23,8 @@ create table if not exists stage (
 create table if not exists owner (
     id bigint, user_id bigint, email varchar, first_name varchar, last_name varchar, type varchar,
     team_id varchar, team_name varchar, archived_at timestamptz, created_at timestamptz, updated_at timestamptz);
-create table if not exists currency (code varchar, rate double);  -- worth of one unit in the company currency
+create table if not exists currency (  -- rate: worth of one unit in the company currency, from an instant on
+    id bigint, code varchar, rate double, effective_at timestamptz, created_at timestamptz);
 create table if not exists association (  -- both directions of each; hidden: one of the two is archived
     from_type varchar, from_id bigint, to_type varchar, to_id bigint, category varchar, type_id integer, hidden boolean);
 create table if not exists association_type (

@@ -1,12 +1,15 @@
--- rate_of_deal: the rate into the home currency in force on the close date, the source's own before another source's.
+-- rate_of_deal: the rate into the home currency in force on the close date, the source's own before another source's. HubSpot converts an
+-- open deal by the latest rate, whenever it is to close, and leaves a closed one at the rate of its closing.
 create or replace temp table rate_of_deal as
+with due as (
+    select opportunity_key, currency,
+           if(getvariable('crm') = 'hubspot' and is_closed is false, getvariable('business_date'), coalesce(close_date, getvariable('business_date'))) as day
+    from deal
+    where currency <> getvariable('home_currency')
+)
 select d.opportunity_key, r.rate
-from deal d
-join core.exchange_rate r
-  on r.currency = d.currency
- and coalesce(d.close_date, getvariable('business_date')) >= r.valid_from
- and (r.valid_to is null or coalesce(d.close_date, getvariable('business_date')) < r.valid_to)
-where d.currency <> getvariable('home_currency')
+from due d
+join core.exchange_rate r on r.currency = d.currency and d.day >= r.valid_from and (r.valid_to is null or d.day < r.valid_to)
 qualify row_number() over (partition by d.opportunity_key order by r.source <> getvariable('source'), r.source, r.valid_from desc) = 1;
 
 -- new_opportunity: core.opportunity as it should be for the touched deals.
@@ -31,11 +34,12 @@ staged as (
 converted as (
     -- What has no room in the column is no amount that anybody can have meant, and must not stop a night.
     select s.*,
+           s.amount_home_told is not null and (s.closed or r.rate is null) as is_told,
            case when s.currency = getvariable('home_currency') then s.amount
-                when s.amount_home_told is not null and s.amount is not null then s.amount_home_told
+                when is_told and s.amount is not null then s.amount_home_told
                 else try((s.amount::decimal(18, 2) * r.rate)::decimal(18, 2)) end as home,
            case when s.currency = getvariable('home_currency') then 1
-                when s.amount_home_told is not null and s.amount <> 0 then try_cast(s.amount_home_told::double / s.amount::double as decimal(24, 15))
+                when is_told and s.amount <> 0 then try_cast(s.amount_home_told::double / s.amount::double as decimal(24, 15))
                 else r.rate end::decimal(24, 15) as rate
     from staged s
     left join rate_of_deal r using (opportunity_key)
