@@ -309,7 +309,7 @@ def test_tokens_that_do_not_last(sim, file, monkeypatch):
 
 def test_a_hubspot_key_of_narrow_scope(sim, file):
     granted = sim.hubspot.access.scopes
-    narrow = {s for s in granted if "owners" not in s and "contacts" not in s}
+    narrow = {s for s in granted if "owners" not in s and "contacts" not in s and "currencies" not in s}
     with briefly(lambda: setattr(sim.hubspot.access, "scopes", narrow), lambda: setattr(sim.hubspot.access, "scopes", granted)):
         code, told = doctor(file, "inbound")
     assert code == 0
@@ -317,6 +317,7 @@ def test_a_hubspot_key_of_narrow_scope(sim, file):
     assert "crm.objects.owners.read" in owners["fix"]
     assert owners["detail"]["rules"] == ["owner_not_working"]
     assert "crm.objects.contacts.read" in line(told["inbound"], "objects", "contacts")["fix"]
+    assert "settings.currencies.read" in line(told["inbound"], "currencies", "exchange rates")["fix"]
     without_deals = {s for s in granted if "deals" not in s}
     with briefly(lambda: setattr(sim.hubspot.access, "scopes", without_deals), lambda: setattr(sim.hubspot.access, "scopes", granted)):
         code, told = doctor(file, "inbound")

@@ -238,7 +238,10 @@ def _columns(
             found.note("core.opportunity.amount_home", id_, home, row["amount_home"])
         ahead = instant(deal["notes_next_activity_date"])
         following = ahead if ahead and ahead > now else None
-        if row["next_activity_at"] not in (following, ahead):
+        # What was to happen today counts until the day ends, though the portal tells it no more: it clears it without a stamp.
+        ahead_of_us = row["next_activity_at"]
+        earlier = ahead_of_us is not None and ahead_of_us <= now and ahead_of_us.astimezone(ZONE).date() == now.astimezone(ZONE).date()
+        if ahead_of_us not in (following, ahead) and not (following is None and earlier):
             found.note("core.opportunity.next_activity_at", id_, following, row["next_activity_at"])
 
 

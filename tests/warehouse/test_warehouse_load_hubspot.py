@@ -243,6 +243,32 @@ def test_money_of_the_portal_is_taken_when_it_is_the_business_currency(con: Any,
     assert (found["2"]["currency"], found["2"]["amount_home"]) == ("EUR", 2000)
 
 
+def rate(key: int, conversion: float, at: datetime, currency: str = "USD") -> dict[str, Any]:
+    return {"id": str(key), "fromCurrencyCode": currency, "toCurrencyCode": "EUR", "conversionRate": conversion, "effectiveAt": hs(at)}
+
+
+def test_open_deals_follow_a_new_rate_and_closed_ones_keep_theirs(con: Any, tmp_path: Path) -> None:
+    """HubSpot moves no stamp when a rate is set: the deals are not in the second night's files."""
+    usd = {"deal_currency_code": "USD", "amount": "100", "amount_in_home_currency": "91.5"}
+    won = {"dealstage": "closedwon", "hs_is_closed": "true", "hs_is_closed_won": "true"}
+    deals = [deal(1, **usd, closedate=hs(NOON + 90 * DAY)), deal(2, **usd, **won), deal(3), deal(4, **usd, closedate=hs(NOON - 90 * DAY))]
+    first = [rate(1, 0.9, NOON - 400 * DAY), rate(2, 0.915, NOON - 2 * DAY)]
+    load(con, inbound(tmp_path, 1, deals, full=True, rates=first), now=NOON)
+    converted = Decimal("91.50")
+    assert {key: d["amount_home"] for key, d in deals_of(con).items()} == {"1": converted, "2": converted, "3": 3000, "4": converted}
+
+    later = [*first, rate(3, 0.8, NOON + HOUR), rate(4, 0.7, NOON + 5 * DAY)]
+    load(con, inbound(tmp_path, 2, [], rates=later), now=NOON + 2 * DAY)
+    assert {key: d["amount_home"] for key, d in deals_of(con).items()} == {"1": 80, "2": converted, "3": 3000, "4": 80}
+    assert one(con, "select amount_home from core.opportunity_version where opportunity_key = 'inbound:1'")["amount_home"] == 80
+    assert [(r["currency"], float(r["rate"])) for r in rows(con, "select currency, rate from core.exchange_rate order by valid_from")] == [
+        ("USD", 0.9), ("USD", 0.915), ("USD", 0.8),
+    ]  # fmt: skip
+
+    load(con, inbound(tmp_path, 3, [], rates=later), now=NOON + 6 * DAY)
+    assert deals_of(con)["1"]["amount_home"] == 70, "a rate that was told before its day holds from that day on"
+
+
 def test_money_of_another_home_currency_is_converted_with_the_rates_of_any_source(con: Any, tmp_path: Path) -> None:
     """The portal counts in dollars, the business in euros, and only Salesforce knows rates; it is loaded later."""
     portal = PORTAL | {"currency": "USD"}

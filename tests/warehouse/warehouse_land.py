@@ -286,7 +286,7 @@ def inbound(
     calculated: Sequence[str] = (), types: Mapping[str, str] | None = None, **objects: Sequence[Mapping[str, Any]] | None,
 ) -> Path:
     """A HubSpot pull. types: of properties of deals that are no strings.
-    objects: archived, gone, history, associations, companies, owners, pipelines, properties."""
+    objects: archived, gone, history, associations, companies, owners, pipelines, properties, rates."""
     run_id = f"20261120T{run:06d}-0000"
     landing = Landing(root, "inbound", run_id)
     names = []
@@ -297,8 +297,9 @@ def inbound(
         "companies": objects.get("companies", [company("51", "Nordwind GmbH"), company("52", "Südwind AG")]),
     }  # fmt: skip
     given |= {"properties": objects["properties"]} if "properties" in objects else {}
+    given |= {"exchange_rates": objects["rates"]} if "rates" in objects else {}
     for name, records in given.items():
-        whole = name in {"owners", "pipelines", "properties", "deals.archived"} or (full and name in {"deals", "companies"})
+        whole = name in {"owners", "pipelines", "properties", "deals.archived", "exchange_rates"} or (full and name in {"deals", "companies"})
         key = "name" if name == "properties" else "id"
         manifest = Manifest("inbound", "hubspot", name, key, "full" if whole or full else "incremental", complete=whole)
         if name in {"deals", "companies"}:
