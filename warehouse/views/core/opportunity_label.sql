@@ -16,16 +16,16 @@ field as (
     where coalesce(t.source, m.source, r.source) is not null
 ),
 type as (
-    select source, value, array_to_string([coalesce(types[trim(v)], trim(v)) for v in string_split(value, ';')], '; ') as words
+    select source, value, array_to_string([coalesce(map_extract(types, trim(v))[1], trim(v)) for v in string_split(value, ';')], '; ') as words
     from (select distinct source, type as value from core.opportunity where type is not null)
     join field using (source)
-    where [v for v in string_split(value, ';') if types[trim(v)] is not null] <> []
+    where [v for v in string_split(value, ';') if map_extract(types, trim(v))[1] is not null] <> []
 ),
 reason as (
-    select source, value, array_to_string([coalesce(mapped[trim(v)], reasons[trim(v)], trim(v)) for v in string_split(value, ';')], '; ') as words
+    select source, value, array_to_string([coalesce(map_extract(mapped, trim(v))[1], map_extract(reasons, trim(v))[1], trim(v)) for v in string_split(value, ';')], '; ') as words
     from (select distinct source, lost_reason as value from core.opportunity where lost_reason is not null)
     join field using (source)
-    where [v for v in string_split(value, ';') if coalesce(mapped[trim(v)], reasons[trim(v)]) is not null] <> []
+    where [v for v in string_split(value, ';') if coalesce(map_extract(mapped, trim(v))[1], map_extract(reasons, trim(v))[1]) is not null] <> []
 )
 select o.opportunity_key, t.words as type, r.words as lost_reason
 from core.opportunity o

@@ -11,7 +11,7 @@
 --   last_seen_at: last run of the source
 create or replace view core.unparsed as
 select v.source, v.object, v.property, any_value(f.label) as label, v.column_name, v.expected, count(*) as records,
-       arg_min(v.record_id, (v.first_seen_at, v.record_id)) as example, min(v.first_seen_at) as first_seen_at,
+       first(v.record_id order by v.first_seen_at, v.record_id) as example, min(v.first_seen_at) as first_seen_at,
        any_value(s.last_synced_at) as last_seen_at
 from core.unparsed_value v
 left join core.source s on s.source = v.source
