@@ -85,9 +85,22 @@ def open_run(command: str, settings: Settings, now: datetime, *, say: Say | None
         run_id = ops.start_run(warehouse.con, command=command, now=now)
         run = Run(settings, now, run_id, command, warehouse, also_recorded(say or _silent), also_recorded(warn or _silent))
         try:
+            _take_plans(run)
             yield run
         except BaseException as error:
             status = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else "failed"
             ops.finish_run(warehouse.con, run_id, status=status, error=str(error) or type(error).__name__, detail=run.detail)
             raise
         ops.finish_run(warehouse.con, run_id, status="failed" if run.error else "done", error=run.error, detail=run.detail)
+
+
+def _take_plans(run: Run) -> None:
+    """Targets and fiscal periods as the configured files have them now. A mistake in one stops no run: it is said; what was taken before holds."""
+    from warehouse import plan
+
+    for kind, file in ((plan.TARGETS, run.settings.metrics.targets), (plan.PERIODS, run.settings.metrics.periods)):
+        if file is not None:
+            try:
+                plan.take(run.con, kind, file)
+            except plan.PlanError as error:
+                run.warn(str(error))

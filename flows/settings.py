@@ -73,6 +73,13 @@ class BusinessSettings(_Table):
         return name
 
 
+class MetricsSettings(_Table):
+    """CSV files of what the company plans. Unset: the tables core.target and core.fiscal_period are left as they are."""
+
+    targets: Path | None = Field(default=None, description="columns period_start, period_end, amount_home, or also measure, source, pipeline, owner")
+    periods: Path | None = Field(default=None, description="columns fiscal_year, fiscal_quarter, fiscal_period, period_start, period_end")
+
+
 class ReportSettings(_Table):
     path: Path = Path("data/report")
 
@@ -91,6 +98,7 @@ class Settings(_Table):
     file: Path
     warehouse: WarehouseSettings = WarehouseSettings()
     business: BusinessSettings = BusinessSettings()
+    metrics: MetricsSettings = MetricsSettings()
     report: ReportSettings = ReportSettings()
     writeback: WritebackSettings = WritebackSettings()
     rules: dict[str, Any] = {}
@@ -138,6 +146,7 @@ def _build(file: Path, document: dict[str, Any], mistakes: list[str]) -> Setting
     known: dict[str, type[BaseModel]] = {
         "warehouse": WarehouseSettings,
         "business": BusinessSettings,
+        "metrics": MetricsSettings,
         "report": ReportSettings,
         "writeback": WritebackSettings,
     }
@@ -178,6 +187,8 @@ def _build(file: Path, document: dict[str, Any], mistakes: list[str]) -> Setting
     for table, keys in (("warehouse", ("path", "published", "landing")), ("report", ("path",))):
         model = tables.get(table) or known[table]()
         tables[table] = model.model_copy(update={key: base / getattr(model, key).expanduser() for key in keys})
+    plans = tables.get("metrics") or MetricsSettings()
+    tables["metrics"] = plans.model_copy(update={key: base / path.expanduser() for key in ("targets", "periods") if (path := getattr(plans, key))})
     if tables["warehouse"].path == tables["warehouse"].published:
         raise ConfigError(f"{file}: [warehouse] path and published are the same file.\nBI tools must read a copy: give published a path of its own.")
     return Settings(file=file, sources=sources, **tables)
