@@ -204,6 +204,49 @@ def test_a_merge_leaves_both_stories_and_the_record_the_last_word(con: Any, tmp_
     assert deals_of(con)["2"]["merged_into"] == "inbound:1"
 
 
+def test_a_merge_that_makes_a_new_record_counts_no_deal_twice(con: Any, tmp_path: Path) -> None:
+    """Three deals of one import; two become a new record with the past of one of them, later merged with the third into another new one."""
+    stages = {"1": "appointmentscheduled", "2": "qualifiedtobuy", "3": "qualifiedtobuy"}
+    moved = [value(MADE, "appointmentscheduled"), value(MADE + DAY, "qualifiedtobuy")]
+    pasts = {"1": [value(MADE, stages["1"])], "2": moved, "3": [value(MADE, stages["3"])]}
+    made = {"hs_createdate": hs(MADE)}
+    deals = [deal(int(key), dealstage=stage, amount="100", **made) for key, stage in stages.items()]
+    told = [story(int(key), dealstage=entries, amount=[value(MADE, "100")]) for key, entries in pasts.items()]
+    load(con, inbound(tmp_path, 1, deals, full=True, history=told), now=NOON)
+    first = story(4, dealstage=moved, amount=[value(MADE, "100"), value(NOON + HOUR, "150")])
+    survivor = deal(4, NOON + HOUR, amount="150", hs_merged_object_ids="1;2", **made)
+    load(con, inbound(tmp_path, 2, [survivor], history=[first]), now=NOON + DAY)
+    alive = "select split_part(opportunity_key, ':', 2), crm_stage, amount from bi.opportunity_as_of($1::timestamptz) where not is_deleted order by 1"
+    before = [("1", "appointmentscheduled", 100), ("3", "qualifiedtobuy", 100), ("4", "qualifiedtobuy", 100)]
+    assert con.execute(alive, [NOON - DAY]).fetchall() == before
+    assert con.execute(alive, [NOON + DAY]).fetchall() == [("3", "qualifiedtobuy", 100), ("4", "qualifiedtobuy", 150)]
+    second = story(5, dealstage=[value(MADE, "qualifiedtobuy")], amount=[value(MADE, "100")])
+    survivor = deal(5, NOON + 2 * DAY, amount="100", hs_merged_object_ids="1;2;4;3", **made)
+    load(con, inbound(tmp_path, 3, [survivor], history=[second]), now=NOON + 2 * DAY)
+    assert [row[0] for row in con.execute(alive, [NOON - DAY]).fetchall()] == ["1", "4", "5"]
+    assert [row[0] for row in con.execute(alive, [NOON + 2 * DAY]).fetchall()] == ["5"]
+    # Those that went are told as before when they are looked at again, each alone.
+    facts = "select distinct opportunity_key, crm_stage, amount, is_deleted from core.opportunity_version order by all"
+    told_once = con.execute(facts).fetchall()
+    for number in (1, 2, 3):
+        load(con, inbound(tmp_path, 3 + number, [], history=[story(number, hs_next_step=[value(MADE, "Call")])]), now=NOON + (2 + number) * DAY)
+    assert con.execute(facts).fetchall() == told_once
+
+
+def test_a_deal_was_in_the_currency_that_it_was_in(con: Any, tmp_path: Path) -> None:
+    """HubSpot tells since when; before anybody named a currency, a deal was in that of the portal."""
+    told = [
+        story(1, dealstage=[value(MADE, "qualifiedtobuy")], amount=[value(MADE, "100")], deal_currency_code=[value(MADE + DAY, "USD")]),
+        story(2, dealstage=[value(MADE, "qualifiedtobuy")], amount=[value(MADE, "100")],
+              deal_currency_code=[value(MADE, "GBP"), value(MADE + DAY, "USD"), value(MADE + 2 * DAY, "")]),
+    ]  # fmt: skip
+    made = {"hs_createdate": hs(MADE), "amount": "100"}
+    deals = [deal(1, deal_currency_code="USD", **made), deal(2, deal_currency_code=None, **made)]
+    load(con, inbound(tmp_path, 1, deals, full=True, history=told), now=NOON)
+    assert versions(con, "currency") == [(MADE, "EUR"), (MADE + DAY, "USD")]
+    assert versions(con, "currency", number=2) == [(MADE, "GBP"), (MADE + DAY, "USD"), (MADE + 2 * DAY, "EUR")]
+
+
 # ---- beside a plain reading --------------------------------------------------------------------------------------------------------
 
 BERLIN = ZoneInfo("Europe/Berlin")
