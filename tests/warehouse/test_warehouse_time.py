@@ -186,7 +186,8 @@ def waterfall(lives: dict[str, list[State]], t0: date, t1: date, w0: date, w1: d
             a, x = money(b), money(e)
             recoined = bool(b and e and b.group[:3] == e.group[:3])
             closed_between = bool(
-                e and here1 and e.is_closed and not (b and b.is_closed) and not (b and b.is_deleted) and e.close_date and w0 <= e.close_date <= w1
+                e and here1 and e.is_closed and not (b and b.is_closed) and not (b and b.is_deleted and e.is_deleted)
+                and e.close_date and w0 <= e.close_date <= w1
             )
             if in0:
                 book(group, "opening", 1, a)
@@ -268,7 +269,7 @@ def test_what_was_won_was_booked(told: Any, lives: dict[str, list[State]]) -> No
     truth: dict[Any, Decimal] = defaultdict(Decimal)
     for key, state in after.items():
         was = before.get(key)
-        if state.is_won and not state.is_deleted and not (was and (was.is_closed or was.is_deleted)):
+        if state.is_won and not state.is_deleted and not (was and was.is_closed):
             truth[state.owner_id] += state.amount_home or 0
     found = dict(
         told.execute(
