@@ -2,14 +2,16 @@
 -- they would count twice: of itself nothing but that it is gone is told, in `version_state`.
 -- heir: deals that were merged away, and the new record that came to light with that and has their first day.
 create or replace temp table heir as
-with known as (
-    select opportunity_key, merged_into, created_at, deleted_at from new_opportunity
-    union all
-    select opportunity_key, merged_into, created_at, deleted_at from core.opportunity
-    where source = getvariable('source') and opportunity_key not in (select opportunity_key from new_opportunity)
-),
-first_day as (
+with first_day as (
     select distinct created_at from new_opportunity where merged_into is not null
+),
+known as (
+    select opportunity_key, merged_into, created_at, deleted_at from new_opportunity where created_at in (from first_day)
+    union all
+    select opportunity_key, merged_into, created_at, deleted_at
+    from core.opportunity
+    where source = getvariable('source') and created_at in (from first_day)
+      and opportunity_key not in (select opportunity_key from new_opportunity)
 ),
 pair as (
     select l.opportunity_key, l.created_at, l.deleted_at, s.opportunity_key as heir_key
