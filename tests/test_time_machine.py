@@ -219,7 +219,7 @@ def test_a_change_is_dated_when_it_was_made_not_when_it_was_seen(story):
         alike = set(ours.execute(told).fetchall())
         assert set(theirs.execute(told).fetchall()) <= alike and len(alike) > 1000
         moves = [con.execute(f"{events} where opportunity_key in (select unnest($1)) order by all", [known]).fetchall() for con in (ours, theirs)]
-        assert moves[0] == moves[1] and len(moves[0]) > 500
+        assert moves[0] == moves[1] and len(moves[0]) > 300
 
 
 # ---- what became of it --------------------------------------------------------------------------------------------------------------
@@ -348,7 +348,8 @@ def test_all_that_was_ever_won_is_what_the_crms_say_is_won(story):
             ).fetchall()
             assert sorted(row[1:4] for row in won) == sorted(sums)
             home = con.execute("""
-                select source, currency, sum(amount_home) from core.opportunity where is_won and not is_deleted and close_date is not null
+                select source, currency, coalesce(sum(amount_home), 0) from core.opportunity
+                where is_won and not is_deleted and close_date is not null
                 group by all order by all
             """).fetchall()
             assert [(source, currency, amount) for source, currency, _, _, amount in won] == home
