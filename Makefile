@@ -9,9 +9,9 @@ UV ?= uv
 demo: .venv/ready-runtime  ## three nights against two simulated CRMs; ARGS="--keep" leaves everything up
 	$(BIN)/plumbline demo $(ARGS)
 
-test: .venv/ready-dev  ## all tests, the fast ones first, a module to a processor
+test: .venv/ready-dev  ## all tests, the fast ones first, a module to a processor; of the slow ones each takes the next
 	$(BIN)/pytest -n auto --dist loadscope
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow -n auto --dist load
 
 test-fast: .venv/ready-dev
 	$(BIN)/pytest -n auto --dist loadscope

@@ -23,7 +23,7 @@ from warehouse.writeback import FIELDS
 
 HERE = Path(__file__).parent / "sql"
 # Raise it when the SQL derives other values from the same records: every source is then derived anew.
-DERIVATION = 8
+DERIVATION = 9
 DEALS = {"salesforce": "Opportunity", "hubspot": "deals"}
 ACCOUNTS = {"salesforce": "Account", "hubspot": "companies"}
 # What fields of these types hold: a value that is nothing of the kind is noted. HubSpot's names, then Salesforce's.
@@ -73,7 +73,7 @@ VOLATILE = {
 }
 TEMPORARY = {
     "account_survivor", "activity_fact", "applied", "changer", "close_told", "deal", "deal_survivor", "delivered", "delta", "differing", "fact",
-    "field_gone", "field_told", "fields", "first_told", "in_scope", "landed", "live", "new_account", "new_activity", "new_contact_role",
+    "field_gone", "field_told", "fields", "first_told", "heir", "in_scope", "landed", "live", "new_account", "new_activity", "new_contact_role",
     "new_crm_flag", "new_exchange_rate", "new_field_option", "new_opportunity", "new_owner", "new_pipeline", "new_seen", "new_stage",
     "new_stage_event", "new_unparsed", "new_version", "next_step_told", "pipeline_clean", "pipeline_definition", "pipeline_renamed",
     "pipeline_stage", "present", "process_told", "rate_moved", "rate_of_deal", "record_type", "refreshed", "renamed_stage", "renamed_version",
@@ -453,7 +453,7 @@ def _derive_deals(
     _run(con, "core/opportunity.sql", "core/crm_flag.sql")
     done("deals derived")
     counts = _count(con)
-    _run(con, "core/version.sql", "core/version_stage.sql")
+    _run(con, "core/version.sql", *(["hubspot/version_merged.sql"] if crm == "hubspot" else []), "core/version_stage.sql")
     done("versions derived")
     # In the order in which readers join them; all of it is one transaction.
     con.execute("create or replace temp table in_scope as select opportunity_key from new_opportunity")

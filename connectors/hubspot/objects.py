@@ -42,6 +42,7 @@ DEALS = CrmObject(
     deletions="own listing",
     history=(
         "dealstage", "amount", "closedate", "hs_next_step", "hubspot_owner_id", "hs_manual_forecast_category", "pipeline",
+        "deal_currency_code",
     ),
     associations=("contacts", "companies"),
     scope="crm.objects.deals.read",

@@ -31,7 +31,7 @@ UNSTAMPED = {"num_associated_contacts", "hs_primary_associated_company", "notes_
 # Properties whose past HubSpot tells, and the attribute of a version that each is.
 TOLD = {
     "dealstage": "crm_stage", "amount": "amount", "closedate": "close_date", "hubspot_owner_id": "owner_id", "hs_next_step": "next_step",
-    "hs_manual_forecast_category": "forecast_category", "pipeline": "pipeline",
+    "hs_manual_forecast_category": "forecast_category", "pipeline": "pipeline", "deal_currency_code": "currency",
 }  # fmt: skip
 CATEGORY = {"OMIT": "omitted", "COMMIT": "commit", "PIPELINE": "pipeline", "BEST_CASE": "best_case", "MOST_LIKELY": "most_likely", "CLOSED": "closed"}
 SOON = timedelta(minutes=1)
@@ -332,7 +332,7 @@ def _versions(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Diff
     pipelines = pipeline_labels(portal, con, source)
     plain = {
         "amount": cents, "closedate": day, "pipeline": lambda text: pipelines.get(text, text),
-        "hs_manual_forecast_category": lambda text: CATEGORY.get(text or ""),
+        "hs_manual_forecast_category": lambda text: CATEGORY.get(text or ""), "deal_currency_code": lambda text: text or HOME,
     }  # fmt: skip
     versions = defaultdict(list)
     for row in table(con, "select * from core.opportunity_version order by opportunity_key, valid_from"):
@@ -358,7 +358,7 @@ def _versions(portal: HubSpotPortal, con: duckdb.DuckDBPyConnection, found: Diff
                 continue
             for attribute, value in state.items():
                 first = told_first.get(attribute)
-                if value is None and first and first[0] - begun <= SOON and said[attribute] == first[1]:
+                if first and at < first[0] <= begun + SOON and said[attribute] == first[1]:
                     continue
                 found.note(f"core.opportunity_version.{attribute}", f"{id_} at {at:%d %b %H:%M:%S.%f}", value, said[attribute])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -166,6 +167,8 @@ def check_history(con: duckdb.DuckDBPyConnection, crm: Crm) -> None:
     assert rows(con, doubles) == []
 
 
+# CI plays fewer, as of the schedules.
+EXAMPLES = min(80, 3 * int(os.environ.get("PLUMBLINE_SCHEDULES", "500")))
 BOTH = pytest.mark.parametrize("hubspot", [False, True], ids=["salesforce", "hubspot"])
 CALM = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
@@ -179,7 +182,7 @@ def test_the_warehouse_converges_to_the_crm(empty_warehouse: Path, hubspot: bool
 
 @pytest.mark.slow
 @BOTH
-@settings(max_examples=80, deadline=None, suppress_health_check=CALM)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=CALM)
 @given(nights=NIGHTS)
 def test_the_warehouse_converges_to_the_crm_whatever_happens(empty_warehouse: Path, hubspot: bool, nights: list[Any]) -> None:
     converge(empty_warehouse, hubspot, nights)

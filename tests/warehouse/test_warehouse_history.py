@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import shutil
+import tempfile
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -11,6 +13,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from warehouse_land import (
     ADA,
     BO,
@@ -29,9 +33,11 @@ from warehouse_land import (
     pipeline,
     rows,
     sales,
+    timeline_faults,
     user,
 )
 
+from warehouse.connection import open_warehouse
 from warehouse.load import load
 
 SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
@@ -204,6 +210,49 @@ def test_a_merge_leaves_both_stories_and_the_record_the_last_word(con: Any, tmp_
     assert deals_of(con)["2"]["merged_into"] == "inbound:1"
 
 
+def test_a_merge_that_makes_a_new_record_counts_no_deal_twice(con: Any, tmp_path: Path) -> None:
+    """Three deals of one import; two become a new record with the past of one of them, later merged with the third into another new one."""
+    stages = {"1": "appointmentscheduled", "2": "qualifiedtobuy", "3": "qualifiedtobuy"}
+    moved = [value(MADE, "appointmentscheduled"), value(MADE + DAY, "qualifiedtobuy")]
+    pasts = {"1": [value(MADE, stages["1"])], "2": moved, "3": [value(MADE, stages["3"])]}
+    made = {"hs_createdate": hs(MADE)}
+    deals = [deal(int(key), dealstage=stage, amount="100", **made) for key, stage in stages.items()]
+    told = [story(int(key), dealstage=entries, amount=[value(MADE, "100")]) for key, entries in pasts.items()]
+    load(con, inbound(tmp_path, 1, deals, full=True, history=told), now=NOON)
+    first = story(4, dealstage=moved, amount=[value(MADE, "100"), value(NOON + HOUR, "150")])
+    survivor = deal(4, NOON + HOUR, amount="150", hs_merged_object_ids="1;2", **made)
+    load(con, inbound(tmp_path, 2, [survivor], history=[first]), now=NOON + DAY)
+    alive = "select split_part(opportunity_key, ':', 2), crm_stage, amount from bi.opportunity_as_of($1::timestamptz) where not is_deleted order by 1"
+    before = [("1", "appointmentscheduled", 100), ("3", "qualifiedtobuy", 100), ("4", "qualifiedtobuy", 100)]
+    assert con.execute(alive, [NOON - DAY]).fetchall() == before
+    assert con.execute(alive, [NOON + DAY]).fetchall() == [("3", "qualifiedtobuy", 100), ("4", "qualifiedtobuy", 150)]
+    second = story(5, dealstage=[value(MADE, "qualifiedtobuy")], amount=[value(MADE, "100")])
+    survivor = deal(5, NOON + 2 * DAY, amount="100", hs_merged_object_ids="1;2;4;3", **made)
+    load(con, inbound(tmp_path, 3, [survivor], history=[second]), now=NOON + 2 * DAY)
+    assert [row[0] for row in con.execute(alive, [NOON - DAY]).fetchall()] == ["1", "4", "5"]
+    assert [row[0] for row in con.execute(alive, [NOON + 2 * DAY]).fetchall()] == ["5"]
+    # Those that went are told as before when they are looked at again, each alone.
+    facts = "select distinct opportunity_key, crm_stage, amount, is_deleted from core.opportunity_version order by all"
+    told_once = con.execute(facts).fetchall()
+    for number in (1, 2, 3):
+        load(con, inbound(tmp_path, 3 + number, [], history=[story(number, hs_next_step=[value(MADE, "Call")])]), now=NOON + (2 + number) * DAY)
+    assert con.execute(facts).fetchall() == told_once
+
+
+def test_a_deal_was_in_the_currency_that_it_was_in(con: Any, tmp_path: Path) -> None:
+    """HubSpot tells since when; before anybody named a currency, a deal was in that of the portal."""
+    told = [
+        story(1, dealstage=[value(MADE, "qualifiedtobuy")], amount=[value(MADE, "100")], deal_currency_code=[value(MADE + DAY, "USD")]),
+        story(2, dealstage=[value(MADE, "qualifiedtobuy")], amount=[value(MADE, "100")],
+              deal_currency_code=[value(MADE, "GBP"), value(MADE + DAY, "USD"), value(MADE + 2 * DAY, "")]),
+    ]  # fmt: skip
+    made = {"hs_createdate": hs(MADE), "amount": "100"}
+    deals = [deal(1, deal_currency_code="USD", **made), deal(2, deal_currency_code=None, **made)]
+    load(con, inbound(tmp_path, 1, deals, full=True, history=told), now=NOON)
+    assert versions(con, "currency") == [(MADE, "EUR"), (MADE + DAY, "USD")]
+    assert versions(con, "currency", number=2) == [(MADE, "GBP"), (MADE + DAY, "USD"), (MADE + 2 * DAY, "EUR")]
+
+
 # ---- beside a plain reading --------------------------------------------------------------------------------------------------------
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -221,12 +270,12 @@ Entry = tuple[datetime, int, str, str]  # at, order within the instant, value, s
 class Life:
     """A deal's past values, all of them, and what a plain reading of those that were delivered says."""
 
-    def __init__(self, draw: random.Random) -> None:
+    def __init__(self, draw: random.Random, most: int = 30) -> None:
         self.created = MADE - draw.choice([0, 200]) * MS
         self.all: dict[str, list[Entry]] = {}
         for name, choices in CHOICES.items():
             at, entries = MADE + (0 if name in ("dealstage", "pipeline") or draw.random() < 0.6 else draw.randrange(1, 90)) * HOUR, []
-            for _ in range(draw.choice([1, 1, 2, 5, 9, 30]) if name != "pipeline" else draw.choice([1, 2, 3])):
+            for _ in range(draw.choice([1, 1, 2, 5, 9, most]) if name != "pipeline" else draw.choice([1, 2, 3])):
                 instant = [e for e in entries if e[0] == at]
                 text = draw.choice([c for c in choices if c not in {e[2] for e in instant}])
                 entries.append((at, len(instant), text, draw.choice(list(SOURCES))))
@@ -250,7 +299,7 @@ class Life:
             self.known[name] = sorted({*self.known[name], *entries[-20:]})
         record = deal(number, max(e[0] for entries in then.values() for e in entries), hs_createdate=hs(self.created), createdate=hs(self.created))
         record["properties"] |= {name: entries[-1][2] if entries else None for name, entries in then.items()}
-        for name in ("hs_is_closed", "hs_is_closed_won", "hs_deal_stage_probability"):
+        for name in ("hs_is_closed", "hs_is_closed_won", "hs_deal_stage_probability", "amount_in_home_currency"):
             record["properties"][name] = None
         return record, story(
             number, **{name: [value(at, text, source, user_id=71 if source == "CRM_UI" else None) for at, _, text, source in entries]
@@ -350,7 +399,42 @@ def test_histories_read_as_a_plain_reading_of_them_does(con: Any, tmp_path: Path
         assert sorted(moved[f"inbound:{number}"], key=str) == sorted(life.moves(), key=str), number
         assert deals[str(number)]["close_date_pushes"] == life.pushes(), number
     assert sum(len(v) for v in found.values()) > 3000 and sum(life.pushes() or 0 for life in lives) > 50
+    assert timeline_faults(con) == []
     told_once = con.execute("from core.opportunity_version order by all").fetchall()
     again = [life.line(number, NOON + DAY)[1] for number, life in enumerate(lives, 1)]
     load(con, inbound(tmp_path, 9, [], history=again, pipelines=pipelines), now=NOON + 2 * DAY)
     assert con.execute("from core.opportunity_version order by all").fetchall() == told_once
+
+
+@settings(max_examples=4, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 10**9), nights=st.lists(st.integers(0, 40 * 24), min_size=1, max_size=3))
+def test_a_past_told_over_several_nights_is_the_past_told_at_once(empty_warehouse: Path, seed: int, nights: list[int]) -> None:
+    """Fifty deals: what each night tells of them joins what was known. Each sync leaves whole timelines, and one that comes again changes nothing."""
+    draw = random.Random(seed)
+    lives = [Life(draw, most=15) for _ in range(50)]
+    pipelines = [pipeline(), pipeline("p2", "Partner", PARTNER)]
+    end = MADE + 400 * DAY
+    told = []
+    # Stages of this test stand in pipelines that do not have them: probabilities, which have no history, waver.
+    columns = "crm_stage, stage, pipeline, amount, currency, amount_home, close_date, owner_id, next_step, forecast_category, is_closed, is_won"
+    state = f"""select opportunity_key, valid_from, {columns}, changed_by, changed_through from core.opportunity_version
+                window deal as (partition by opportunity_key order by valid_from)
+                qualify ({columns}) is distinct from lag(({columns})) over deal or lag(valid_from) over deal is null order by 1, 2"""
+    for instants in ([end], [*sorted(MADE + HOUR + n * HOUR for n in nights), end]):
+        with tempfile.TemporaryDirectory() as scratch:
+            shutil.copyfile(empty_warehouse, Path(scratch) / "w.duckdb")
+            with open_warehouse(Path(scratch) / "w.duckdb", threads=1) as warehouse:
+                for night, until in enumerate(instants):
+                    lines = [life.line(number, until) for number, life in enumerate(lives, 1)]
+                    pull = inbound(
+                        Path(scratch), night, [line[0] for line in lines], full=True, history=[line[1] for line in lines], pipelines=pipelines
+                    )
+                    load(warehouse.con, pull, now=until)
+                    assert timeline_faults(warehouse.con) == []
+                told.append([warehouse.con.execute(sql).fetchall() for sql in (state, 'from core.stage_event order by all')])
+                before = warehouse.con.execute("from core.opportunity_version order by all").fetchall()
+                load(warehouse.con, pull, now=until + DAY)
+                assert warehouse.con.execute("from core.opportunity_version order by all").fetchall() == before
+    for once, piecemeal in zip(*told, strict=True):
+        assert [row for row in once if row not in piecemeal] == [row for row in piecemeal if row not in once] == []
+    assert len(told[0][0]) > 500

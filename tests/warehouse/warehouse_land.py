@@ -344,6 +344,42 @@ def counts(result: Sequence[Any], name: str) -> tuple[int, int, int, int, int]:
     return found.inserted, found.changed, found.unchanged, found.echoed, found.deleted
 
 
+VERSION = (
+    "stage, crm_stage, pipeline, amount, currency, amount_home, close_date, owner_id, probability, forecast_category, next_step, is_closed, is_won, "
+    "is_deleted"
+)
+
+
+def timeline_faults(con: Any) -> list[tuple[Any, ...]]:
+    """(opportunity_key, what is wrong) of core.opportunity_version. A deal's versions follow each other from its first day on without a gap or
+    an overlap, each another one than that before, each of an origin; one has no end, and that is the deal as core.opportunity has it."""
+    return con.execute(f"""
+        with version as (
+            select *, ({VERSION}) as state from core.opportunity_version
+        ),
+        placed as (
+            select *, lead(valid_from) over deal as next_from, lag(valid_from) over deal as previous_from, lag(state) over deal as previous_state
+            from version
+            window deal as (partition by opportunity_key order by valid_from)
+        )
+        select opportunity_key, 'a gap, an overlap or no end' as fault from placed where valid_to is distinct from next_from or valid_to <= valid_from
+        union all
+        select opportunity_key, 'says the same as the one before'
+        from placed where previous_from is not null and state is not distinct from previous_state
+        union all
+        select opportunity_key, 'has no origin' from placed where coalesce(origin not in ('crm_history', 'observed'), true)
+        union all
+        select opportunity_key, 'begins at another instant than the deal'
+        from placed join core.opportunity o using (opportunity_key) where previous_from is null and valid_from <> o.created_at
+        union all
+        select coalesce(o.opportunity_key, v.opportunity_key), 'the last one is not the deal'
+        from (select opportunity_key, ({VERSION}) as state from core.opportunity) o
+        full join (from version where valid_to is null) v using (opportunity_key)
+        where o.state is distinct from v.state
+        order by all
+    """).fetchall()
+
+
 # What a check leaves behind -----------------------------------------------------------------------------------------------------
 
 RULES = """

@@ -59,7 +59,7 @@ scoped as (
            existed and not was_elsewhere and not was_closed and not was_deleted and coalesce(date_before between m.w0 and m.w1, false) as in_before,
            exists_now and not is_elsewhere and not p.is_closed and not p.is_deleted and coalesce(date_after between m.w0 and m.w1, false) as in_after,
            -- Closed within the time though it was not in scope when it began: it came and it went, else what was won would not be what was booked.
-           exists_now and not is_elsewhere and p.is_closed and not was_closed and not was_deleted
+           exists_now and not is_elsewhere and p.is_closed and not was_closed and not (was_deleted and p.is_deleted)
                and coalesce(date_after between m.w0 and m.w1, false) as closed_here
     from part p, time_window m
 ),

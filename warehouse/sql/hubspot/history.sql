@@ -85,7 +85,8 @@ select t.opportunity_id, t."at", 1 as rank, t.property, t.seq || t.property as s
        said(property, 'dealstage', nullif(value, '')) as crm_stage,
        -- No history of its own: it is that of the stage, unless somebody says otherwise, which the record then shows.
        if(s.crm_stage is null, NULL, {'v': s.probability}) as probability,
-       said(property, 'amount', money_of(value)) as amount, NULL::struct(v varchar) as currency,
+       said(property, 'amount', money_of(value)) as amount,
+       said(property, 'deal_currency_code', coalesce(nullif(value, ''), getvariable('org_currency'))) as currency,
        said(property, 'closedate', day_of(value)) as close_date, said(property, 'hubspot_owner_id', nullif(value, '')) as owner_id,
        said(property, 'hs_next_step', nullif(value, '')) as next_step,
        said(property, 'hs_manual_forecast_category', category_of(value)) as forecast_category,
@@ -93,7 +94,8 @@ select t.opportunity_id, t."at", 1 as rank, t.property, t.seq || t.property as s
 from told t
 left join core.pipeline p on p.source = getvariable('source') and p.pipeline_id = t.value and t.property = 'pipeline'
 left join stage_probability s on s.crm_stage = t.value and t.property = 'dealstage'
-where property in ('dealstage', 'pipeline', 'amount', 'closedate', 'hubspot_owner_id', 'hs_next_step', 'hs_manual_forecast_category');
+where property in ('dealstage', 'pipeline', 'amount', 'deal_currency_code', 'closedate', 'hubspot_owner_id', 'hs_next_step',
+                   'hs_manual_forecast_category');
 
 -- What came with the deal, it had from the start. What was set later had been empty before, but for a stage and a pipeline, which every deal
 -- has, and but for what the portal has forgotten: it keeps about twenty values of a property. What was before these is unknown.
@@ -105,15 +107,17 @@ with first_value as (
 ),
 kept as (
     select f.opportunity_id, f.state."at" as "at", f.state, f.state."at" <= d.created_at + interval 1 minute as is_first,
-           is_first or f.property in ('dealstage', 'pipeline') and f.entries < 20 as is_known
+           is_first or f.property in ('dealstage', 'pipeline') and f.entries < 20 as is_known, f.entries
     from first_value f
     join deal d using (opportunity_id)
 )
-select opportunity_id, "at", 0 as rank, state.seq, state.currency, is_first, state.changed_by, state.changed_through,
+select opportunity_id, "at", 0 as rank, state.seq, is_first, state.changed_by, state.changed_through,
        if(is_known or state.crm_stage is null, state.crm_stage, {'v': NULL::varchar}) as crm_stage,
        if(is_known or state.pipeline is null, state.pipeline, {'v': NULL::varchar}) as pipeline,
        if(is_known or state.crm_stage is null, state.probability, {'v': NULL::decimal(7, 6)}) as probability,
        if(is_known or state.amount is null, state.amount, {'v': NULL::decimal(18, 2)}) as amount,
+       -- A deal that names no currency is in the portal's own.
+       if(is_known or state.currency is null, state.currency, {'v': if(entries < 20, getvariable('org_currency'), NULL)}) as currency,
        if(is_known or state.close_date is null, state.close_date, {'v': NULL::date}) as close_date,
        if(is_known or state.owner_id is null, state.owner_id, {'v': NULL::varchar}) as owner_id,
        if(is_known or state.next_step is null, state.next_step, {'v': NULL::varchar}) as next_step,
