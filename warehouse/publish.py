@@ -6,8 +6,10 @@ the file before keep what they have until they open it again, because a rename l
 
 from __future__ import annotations
 
+import fcntl
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,21 +32,27 @@ ORDER = {
 def publish(con: duckdb.DuckDBPyConnection, target: Path, *, now: datetime) -> Path:
     """Replace `target` by a fresh copy of core, quality, ops and bi. Returns `target`.
 
-    A publish that fails, or is killed, leaves the old file in place. Raises WarehouseError when `target` cannot be written.
+    A publish that fails, or is killed, leaves the old file in place; what a killed one left beside it goes with the next. Who publishes to the same
+    directory at the same time waits. Raises WarehouseError when `target` cannot be written.
     """
     target = Path(target).absolute()
     check_name(target)
     part = target.with_name(target.name + ".part")
     con.execute("insert into ops.publication (as_of, published_at) values ($1, $2)", [now, datetime.now(UTC)])
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _remove(part)
-        _write(con, part)
-        _sync(part)
-        part.replace(target)
-        _sync(target.parent)
+        with suppress(FileExistsError):  # a file in the directory's place: said by the next line, in better words
+            target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone_in(target.parent):
+            _remove(part)
+            try:
+                _write(con, part)
+                _sync(part)
+                part.replace(target)
+            except BaseException:
+                _remove(part)
+                raise
+            _sync(target.parent)
     except (OSError, duckdb.IOException) as error:
-        _remove(part)
         why = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0]
         raise WarehouseError(
             f"cannot be written: {why}.", path=target, fix="Check [warehouse] published, its directory's rights and the room on the disk."
@@ -73,6 +81,8 @@ def _write(con: duckdb.DuckDBPyConnection, part: Path) -> None:
                 copy.execute(f'insert into published.{table.name} by name from "{private}".{table.name}{order}')
                 _check_whole(copy, private, table.name)
                 describe(copy, table)
+            # The run that publishes has not ended, and never will in this file.
+            copy.execute("delete from published.ops.sync_run where ended_at is null")
             create_others(copy)
             copy.execute(f'use "{private}"')
         finally:
@@ -88,6 +98,17 @@ def _check_whole(copy: duckdb.DuckDBPyConnection, private: str, table: str) -> N
     counts = copy.execute(f'select (select count(*) from published.{table}), (select count(*) from "{private}".{table})').fetchone()
     if not counts or counts[0] != counts[1]:
         raise duckdb.IOException(f"{table} was not copied whole")
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Hold the directory against other publishers; the lock goes with the process, whichever way that ends, and leaves no file."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _sync(path: Path) -> None:

@@ -101,7 +101,7 @@ def life(chance: random.Random, number: int) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def deals() -> list[dict[str, Any]]:
     chance = random.Random(11)
-    return [life(chance, number) for number in range(500)]
+    return [life(chance, number) for number in range(1500)]
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +270,145 @@ def test_a_stage_weighs_what_it_has_won_so_far(told: Any, deals: list[dict[str, 
     assert weighed
 
 
+# Targets, trust, age and concentration --------------------------------------------------------------------------------------------
+
+Q4 = (date(2026, 10, 1), date(2026, 12, 31))
+
+
+def counted(deals: list[dict[str, Any]]) -> pd.DataFrame:
+    """Open deals from qualified to negotiation."""
+    frame = pd.DataFrame([d for d in deals if not d["is_closed"] and not d["is_deleted"] and (RANKS[d["stage"]] or 0) in (1, 2, 3, 4)])
+    frame["home"] = [Decimal(0) if a is None or pd.isna(a) else a for a in frame.amount]
+    frame["age"] = [(TODAY - business_day(at)).days for at in frame.created_at]
+    return frame
+
+
+def target(con: Any, amount: int, span: tuple[date, date] = Q4, measure: str = "won", **scope: str) -> None:
+    names = ["measure", "period_start", "period_end", "amount_home", *scope]
+    marks = ", ".join(f"${n + 1}" for n in range(len(names)))
+    con.execute(f"insert into core.target ({', '.join(names)}) values ({marks})", [measure, *span, amount, *scope.values()])
+
+
+@pytest.fixture
+def planned(told: Any) -> Iterator[Any]:
+    told.execute("begin")
+    told.execute("update core.owner set email = 'ada@acme.com' where owner_id = 'a'")
+    yield told
+    told.execute("rollback")
+
+
+def test_coverage_is_what_is_open_against_what_is_left(planned: Any, deals: list[dict[str, Any]]) -> None:
+    target(planned, 5_000_000)
+    target(planned, 1, owner="b", pipeline="New", source="sales")  # met already
+    for month in (10, 11, 12):  # a quarter's target may be told by the month; by an address, too
+        first = date(2026, month, 1)
+        target(planned, 700_000, (first, (first + timedelta(days=31)).replace(day=1) - timedelta(days=1)), owner="Ada@acme.com")
+    target(planned, 9, (date(2026, 10, 1), date(2026, 10, 31)), pipeline="Renewal")  # one month of three is no target of the quarter
+    open_deals, won = counted(deals), closed(deals)
+    won = won[won.is_won & pd.Series([Q4[0] <= day <= TODAY for day in won.day], won.index)]
+    won["home"] = [Decimal(0) if a is None or pd.isna(a) else a for a in won.amount]
+    scopes: dict[tuple[Any, Any, Any], Any] = {
+        (None, None, None): (5_000_000, lambda f: f),
+        ("sales", "New", "b"): (1, lambda f: f[(f.owner_id == "b") & (f.pipeline == "New")]),
+        (None, None, "Ada@acme.com"): (2_100_000, lambda f: f[f.owner_id == "a"]),
+        (None, "Renewal", None): (None, lambda f: f[f.pipeline == "Renewal"]),
+    }
+    rows = planned.execute("from bi.coverage($1, $2, $3)", [TODAY, *Q4]).fetchall()
+    assert {row[:3] for row in rows} == scopes.keys()
+    for row in rows:
+        goal, part = scopes[row[:3]]
+        amount, booked = (sum(part(frame).home, Decimal(0)) for frame in (open_deals, won))
+        assert row[3:8] == (goal, booked, len(part(open_deals)), amount, 0)
+        assert row[8] == sum(pd.isna(a) for a in [*part(open_deals).amount, *part(won).amount])
+        assert row[9] == (pytest.approx(float(amount) / float(goal - booked)) if goal and goal > booked else None)
+        assert row[10] == (pytest.approx(float(amount + booked) / goal) if goal else None)
+        assert row[11] is None  # nothing was due in the quarters before: nobody knows what was required
+
+
+def test_targets_reached_so_far(planned: Any, deals: list[dict[str, Any]]) -> None:
+    year = (date(2026, 1, 1), date(2026, 12, 31))
+    target(planned, 100_000, year, owner="ada@acme.com")
+    target(planned, 200_000, year, "created", pipeline="New")
+    won = closed(deals)
+    mine = won[won.is_won & (won.owner_id == "a") & pd.Series([day >= year[0] for day in won.day], won.index)]
+    made = [
+        d for d in deals if not d["is_deleted"] and d["pipeline"] == "New"
+        and (days := [business_day(at) for at, stage in d["moves"] if (RANKS[stage] or 0) >= 1 and stage != "closed_lost"]) and min(days) >= year[0]
+    ]  # fmt: skip
+    rows = planned.execute("select measure, owner_name, deals, actual_home, attainment from bi.target order by measure").fetchall()
+    created, booked = sum((d["amount"] or Decimal(0) for d in made), Decimal(0)), sum((a for a in mine.amount if not pd.isna(a)), Decimal(0))
+    assert rows[0][2:] == (len(made), created, pytest.approx(float(created) / 200_000))
+    assert rows[1][1:] == ("Ada", len(mine), booked, pytest.approx(float(booked) / 100_000))
+
+
+def test_age_counts_from_the_day_on_which_the_record_was_made(told: Any, deals: list[dict[str, Any]]) -> None:
+    frame, won = counted(deals), closed(deals)
+    days = pd.to_datetime(won.day)
+    won = won[won.is_won & (days > pd.Timestamp(TODAY) - pd.DateOffset(months=12)) & (days <= pd.Timestamp(TODAY))]
+    bands = [(0, 30, "0-30"), (31, 60, "31-60"), (61, 90, "61-90"), (91, 180, "91-180"), (181, 365, "181-365"), (366, 10**6, "over 365")]
+    expected = {}
+    for (pipeline, owner), group in frame.groupby(["pipeline", "owner_id"], dropna=False):
+        cycles = won[(won.pipeline == pipeline)].cycle
+        limit = cycles.quantile(0.9) if len(cycles) >= 30 else None
+        for low, high, band in bands:
+            part = group[group.age.between(low, high)]
+            if len(part):
+                old = part[part.age > limit] if limit is not None else None
+                aged = (None, None) if old is None else (len(old), old.home.sum() or 0)
+                expected[pipeline, None if pd.isna(owner) else owner, band] = (
+                    len(part), part.home.sum(), int(part.amount.isna().sum()), *aged,
+                )  # fmt: skip
+    names = "pipeline, owner_id, age_band, deals, amount_home, open_without_amount, old_deals, old_amount_home"
+    assert {row[:3]: row[3:] for row in told.execute(f"select {names} from bi.ageing").fetchall()} == expected
+    assert any(row[3] for row in expected.values()), won.pipeline.value_counts()
+
+
+def test_concentration_is_the_share_of_the_five_largest(told: Any, deals: list[dict[str, Any]]) -> None:
+    frame = counted(deals)
+    parts = {("all", None, "all"): frame, ("source", "sales", "sales"): frame}
+    parts |= {("pipeline", "sales", key): part for key, part in frame.groupby("pipeline")}
+    parts |= {("owner", "sales", None if pd.isna(key) else key): part for key, part in frame.groupby("owner_id", dropna=False)}
+    rows = {row[:3]: row[3:] for row in told.execute("from bi.concentration($1, $2, $3)", [TODAY, *Q4]).fetchall()}
+    assert rows.keys() == parts.keys()
+    for key, part in parts.items():
+        amounts = part.home.astype(float).sort_values(ascending=False)
+        shares = amounts / amounts.sum()
+        assert rows[key][:2] == (len(part), part.home.sum())
+        assert rows[key][2:] == pytest.approx((shares.iloc[0], shares.iloc[:5].sum(), (shares**2).sum()))
+
+
+def test_trusted_is_what_no_finding_of_that_day_speaks_against(planned: Any, deals: list[dict[str, Any]]) -> None:
+    """A finding counts from the check that saw it to the one that no longer did; waived ones and rules that only observe speak against nothing."""
+    frame = counted(deals).sample(40, random_state=1).reset_index()
+    for rule, mistake, severity, state in (("quiet", "stale records", "high", "alert"), ("loud", "happy ears", "critical", "observe")):
+        planned.execute("insert into quality.rule (rule_id, title, mistake, severity, state, audience, grp, version, definition) "
+                        "values ($1, $1, $2, $3, $4, 'rep', 'g', '1', 'd')", [rule, mistake, severity, state])  # fmt: skip
+    cases = [("quiet", "open", 5, None), ("quiet", "resolved", 9, 3), ("quiet", "waived", 5, None), ("loud", "open", 5, None)]
+    blamed: dict[str, set[str]] = {"now": set(), "then": set()}
+    for place, key in enumerate(frame.opportunity_key):
+        rule, state, since, until = cases[place % 4]
+        planned.execute(
+            "insert into quality.finding (finding_id, opportunity_key, rule_id, severity, state, message, first_seen_at, last_seen_at, runs_seen, "
+            "resolved_at) values ($1, $1, $2, 'high', $3, '', $4, $4, 1, $5)",
+            [key, rule, state, NOW - timedelta(days=since), None if until is None else NOW - timedelta(days=until)],
+        )  # fmt: skip
+        if place % 4 == 0:
+            blamed["now"].add(key)
+        if place % 4 in (0, 1):
+            blamed["then"].add(key)
+    checked = "insert into quality.result (run_id, as_of, source, rule_id, evaluable) values ($1::varchar, $1, 'sales', 'quiet', $2)"
+    planned.execute(checked, [NOW - timedelta(days=9), 7])
+    asked = "select sum(trusted_home), sum(at_risk_home), sum(amount_home) from bi.open_pipeline($1, $1, $1) where is_counted"
+    everything = counted(deals)
+    for day, keys in ((TODAY, blamed["now"]), (TODAY - timedelta(days=4), blamed["then"])):
+        existing = everything[[business_day(at) <= day for at in everything.created_at]]
+        risk = existing[existing.opportunity_key.isin(keys)].home.sum()
+        assert planned.execute(asked, [day]).fetchone() == (existing.home.sum() - risk, risk, existing.home.sum())
+    assert planned.execute(asked, [TODAY - timedelta(days=10)]).fetchone()[:2] == (None, None)  # before the first check
+    planned.execute(checked, [NOW, 0])
+    assert planned.execute(asked, [TODAY]).fetchone()[:2] == (None, None)  # nobody could tell what was touched
+
+
 # Edges ----------------------------------------------------------------------------------------------------------------------------
 
 
@@ -321,3 +460,93 @@ def test_an_amount_without_a_rate_is_counted_and_not_zero(con: Any) -> None:
     store(con, [deal(1, moves, currency="XXX", amount_home=None), deal(2, moves)])
     assert con.execute("select won_deals, won_amount_home, closed_without_amount from bi.win_rate").fetchall() == [(2, 200, 1)]
     assert con.execute("select average_won_home from bi.velocity").fetchall() == [(200,)]
+
+
+def told_versions(con: Any, number: int, *versions: tuple[datetime, dict[str, Any]]) -> None:
+    """A deal's timeline in place of the one that `store` gave it; a version says what it has other than the one before."""
+    key, known = f"sales:{number}", {"origin": "crm_history", "is_deleted": False, "is_closed": False, "is_won": False, "stage": "proposal"}
+    con.execute("delete from core.opportunity_version where opportunity_key = $1", [key])
+    for place, (since, facts) in enumerate(versions):
+        known |= facts | {"opportunity_key": key, "valid_from": since, "valid_to": versions[place + 1][0] if place + 1 < len(versions) else None}
+        known["is_closed"] = known["stage"].startswith("closed")
+        known["is_won"] = known["stage"] == "closed_won"
+        marks = ", ".join(f"${n + 1}" for n in range(len(known)))
+        con.execute(f"insert into core.opportunity_version ({', '.join(known)}) values ({marks})", list(known.values()))
+
+
+def worth(amount: int, **facts: Any) -> dict[str, Any]:
+    return {"amount": amount, "amount_home": amount, "currency": "EUR", "pipeline": "New", "owner_id": "a"} | facts
+
+
+OCTOBER = (date(2026, 10, 1), date(2026, 10, 31))
+BEFORE, LOCK, AFTER = (datetime(2026, 10, day, 12, tzinfo=UTC) for day in (1, 5, 20))
+
+
+def forecasts(con: Any) -> None:
+    """October as it was forecast on the 5th: what it brought is on the right."""
+    made, due = datetime(2026, 9, 1, tzinfo=UTC), {"close_date": date(2026, 10, 25), "probability": Decimal("0.5")}
+    timelines = [
+        [(made, worth(100, forecast_category="commit", **due)), (AFTER, worth(120, stage="closed_won"))],  # 120 by Ada
+        [(made, worth(50, forecast_category="best_case", **due)), (AFTER, {"stage": "closed_lost"})],
+        [(made, worth(70, forecast_category="omitted", **due))],
+        [(made, worth(30, forecast_category="commit", **due)), (BEFORE, {"stage": "closed_won"})],  # 30 by Ada, before the lock
+        # 40 by Bo, made after it
+        [(AFTER - timedelta(days=1), worth(40, owner_id="b", forecast_category="pipeline", **due)), (AFTER, {"stage": "closed_won"})],
+        [(made, worth(900, owner_id="b", forecast_category="commit", **due | {"close_date": date(2026, 11, 1)}))],  # due later
+        [(made, worth(10, owner_id="b", forecast_category="commit", **due)), (AFTER, {"is_deleted": True})],
+        [(made, worth(60, owner_id="b", forecast_category="commit", **due)), (BEFORE, {"stage": "closed_won"}),
+         (LOCK - timedelta(days=2), {"stage": "proposal"})],
+    ]  # fmt: skip
+    moves = [[(line[0][0], "qualified"), *((at, facts["stage"]) for at, facts in line[1:] if "stage" in facts)] for line in timelines]
+    store(con, [deal(number, moved) for number, moved in enumerate(moves, 1)])
+    for number, line in enumerate(timelines, 1):
+        told_versions(con, number, *line)
+
+
+def test_a_forecast_is_measured_at_the_owners_by_what_the_lock_day_said(con: Any) -> None:
+    forecasts(con)
+    rows = con.execute("select owner_id, method, deals, forecast_home, actual_home from bi.forecast($1, $2, $3)", [LOCK.date(), *OCTOBER]).fetchall()
+    assert sorted(rows) == [
+        ("a", "best_case", 3, 180, 150), ("a", "commit", 2, 130, 150), ("a", "pipeline", 3, 180, 150), ("a", "weighted", 3, 105, 150),
+        ("b", "best_case", 2, 70, 40), ("b", "commit", 2, 70, 40), ("b", "pipeline", 2, 70, 40), ("b", "weighted", 2, 35, 40),
+    ]  # fmt: skip
+    names = "select owners, wape, accuracy, bias from bi.forecast_accuracy($1, $2, $3) where source is null and method = 'commit'"
+    assert con.execute(names, [LOCK.date(), *OCTOBER]).fetchone() == (2, pytest.approx(50 / 190), pytest.approx(140 / 190), pytest.approx(10 / 190))
+
+
+def test_what_was_won_by_a_day_is_what_was_known_then(con: Any) -> None:
+    """A deal that was opened again since was won then; the day is that of the move, not the date that people type."""
+    forecasts(con)
+    asked = "select opportunity_key, amount_home, won_date from bi.won_by($1, $2, $3) order by 1"
+    first = [("sales:4", 30, date(2026, 10, 1)), ("sales:8", 60, date(2026, 10, 1))]
+    assert con.execute(asked, [date(2026, 10, 2), *OCTOBER]).fetchall() == first
+    assert con.execute(asked, [date(2026, 10, 4), *OCTOBER]).fetchall() == first[:1]
+    later = [("sales:1", 120, date(2026, 10, 20)), first[0], ("sales:5", 40, date(2026, 10, 20))]
+    assert con.execute(asked, [OCTOBER[1], *OCTOBER]).fetchall() == later
+    assert con.execute(asked, [TODAY, date(2026, 11, 1), TODAY]).fetchall() == []
+
+
+def test_required_coverage_is_what_the_quarters_before_needed(con: Any) -> None:
+    """On 20 August 40 deals of 100 were due by the end of September; 10 of them were won by then, for 120 each: 4,000 stood against 1,200."""
+    made, end = datetime(2026, 1, 10, tzinfo=UTC), datetime(2026, 9, 20, tzinfo=UTC)
+    store(con, [deal(n, [(made, "qualified"), *([(end, "closed_won")] if n <= 10 else [])]) for n in range(1, 41)])
+    for n in range(1, 41):
+        due = worth(100, close_date=date(2026, 9, 30))
+        told_versions(con, n, (made, due), *([(end, worth(120, stage="closed_won"))] if n <= 10 else []))
+    assert con.execute("select required_coverage from bi.coverage($1, $2, $3)", [TODAY, *Q4]).fetchall() == [(pytest.approx(4000 / 1200),)]
+    con.execute("delete from core.opportunity_version where opportunity_key in (from range(11, 23) select 'sales:' || range)")
+    assert con.execute("select required_coverage from bi.coverage($1, $2, $3)", [TODAY, *Q4]).fetchall() == [(None,)]  # 28 deals say too little
+
+
+def test_past_sums_are_in_the_currency_and_stage_of_their_day(con: Any) -> None:
+    """A deal changed from francs to euros: its day before counts by the rate of the franc."""
+    made = datetime(2026, 9, 1, tzinfo=UTC)
+    store(con, [deal(1, [(made, "qualified")])])
+    francs, euros = worth(100, currency="CHF", amount_home=110, close_date=Q4[1]), worth(100, close_date=Q4[1], stage="discovery")
+    told_versions(con, 1, (made, francs), (AFTER, euros))
+    asked = "select stage, amount_home, without_amount from bi.open_pipeline($1, $2, $3)"
+    assert con.execute(asked, [LOCK.date(), *Q4]).fetchall() == [("proposal", 110, 0)]
+    assert con.execute(asked, [TODAY, *Q4]).fetchall() == [("discovery", 100, 0)]
+    moved = "select bucket, sum(amount_home) from bi.pipeline_movement($1, $2, $3, $4) group by 1"
+    buckets = dict(con.execute(moved, [LOCK.date(), TODAY, *Q4]).fetchall())
+    assert buckets == {"opening": 110, "restated_out": -110, "restated_in": 100, "closing": 100}

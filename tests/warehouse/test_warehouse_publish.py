@@ -89,6 +89,9 @@ def test_the_published_file_has_all_but_raw_with_every_comment(judged: Any, tmp_
         assert schemas == {"core", "quality", "bi", "ops"}
         assert reader.execute("select count(*) from duckdb_columns() where not internal and comment is null").fetchone() == (0,)
         assert reader.execute("select count(*) from duckdb_views() where not internal and comment is null").fetchone() == (0,)
+        assert reader.execute("select count(*) from duckdb_tables() where not internal and comment is null").fetchone() == (0,)
+        macros = reader.execute("select schema_name || '.' || function_name, comment from duckdb_functions() where not internal").fetchall()
+        assert len(macros) > 12 and all(comment for _, comment in macros), [name for name, comment in macros if not comment]
         assert reader.execute("select count(*) from core.opportunity").fetchone() == (6,)
         assert reader.execute("select count(*) from bi.opportunity").fetchone() == (5,)
         assert reader.execute("select count(*) from bi.pipeline_snapshot").fetchone() == (3,)
@@ -136,3 +139,62 @@ def test_a_publish_that_fails_leaves_the_old_file(judged: Any, tmp_path: Path, m
     assert target.read_bytes() == before
     assert sorted(p.name for p in target.parent.iterdir()) == ["published.duckdb"]
     publish(judged, target, now=NOON + DAY)  # and what it left behind is in nobody's way
+
+
+# A BI tool in a process of its own: it opens the file once, answers for as long as it is asked, and opens it anew at the end.
+READER = """
+import duckdb, sys
+asked = "select count(*), sum(amount), (select count(*) from core.opportunity_version) from bi.opportunity"
+con = duckdb.connect(sys.argv[1], read_only=True)
+for line in sys.stdin:
+    if line.strip() == "again":
+        con.close()
+        con = duckdb.connect(sys.argv[1], read_only=True)
+    print(con.execute(asked).fetchone(), flush=True)
+"""
+
+
+def test_a_reader_in_another_process_keeps_one_view_while_files_are_published(judged: Any, tmp_path: Path) -> None:
+    target = publish(judged, tmp_path / "published" / "plumbline.duckdb", now=NOON)
+    with subprocess.Popen([sys.executable, "-c", READER, str(target)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+
+        def ask(word: str) -> str:
+            assert reader.stdin and reader.stdout
+            reader.stdin.write(word + "\n")
+            reader.stdin.flush()
+            return reader.stdout.readline()
+
+        first = ask("")
+        for night in range(3):
+            judged.execute("update core.opportunity set amount = amount + 1000000")
+            publish(judged, target, now=NOON + (night + 1) * DAY)
+            assert ask("") == first
+        later = ask("again")
+        assert later != first and "Decimal" in later
+        assert reader.stdin
+        reader.stdin.close()
+
+
+def test_publishers_to_one_place_wait_for_each_other(judged: Any, tmp_path: Path) -> None:
+    """Two warehouses by mistake, or a person beside the night's run: each file is whole, and what a killed publisher left goes."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    target = tmp_path / "published" / "plumbline.duckdb"
+    target.parent.mkdir()
+    (target.parent / "plumbline.duckdb.part").write_bytes(b"half a file")
+    connections = [judged.cursor() for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda con: publish(con, target, now=NOON), connections))
+    assert [path.name for path in target.parent.iterdir()] == ["plumbline.duckdb"]
+    with duckdb.connect(str(target), read_only=True) as con:
+        assert con.execute("select count(*) from bi.opportunity").fetchone() == (5,)
+
+
+def test_the_run_that_publishes_is_not_in_the_file_as_running(judged: Any, tmp_path: Path) -> None:
+    from warehouse import ops
+
+    before = ops.start_run(judged, command="sync", now=NOON)
+    ops.finish_run(judged, before, status="done")
+    ops.start_run(judged, command="publish", now=NOON)
+    with duckdb.connect(str(publish(judged, tmp_path / "p.duckdb", now=NOON)), read_only=True) as con:
+        assert con.execute("select run_id, status from ops.sync_run").fetchall() == [(before, "done")]

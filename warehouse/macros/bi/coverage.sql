@@ -21,8 +21,9 @@ with asked as (
 ),
 scope as (
     select source, pipeline, owner, sum(amount_home) filter (is_whole) as whole, sum(amount_home) filter (not is_whole) as parts,
-           sum(period_end - period_start + 1) filter (not is_whole) as part_days
-    from (select t.*, t.period_start = a.p0 and t.period_end = a.p1 as is_whole
+           sum(target_days) filter (not is_whole) as part_days
+    from (select t.source, t.pipeline, t.owner, t.amount_home, t.period_end - t.period_start + 1 as target_days,
+                 t.period_start = a.p0 and t.period_end = a.p1 as is_whole
           from core.target t, asked a
           where t.measure = 'won' and t.period_start >= a.p0 and t.period_end <= a.p1)
     group by source, pipeline, owner
