@@ -1,4 +1,5 @@
-"""Pages under docs/ that are written from the code itself, with `make docs`: cli.md from the commands, data-dictionary.md from the comments of the published file.
+"""Pages under docs/ that are written from the code itself, with `make docs`: cli.md from the commands, data-dictionary.md from the comments
+of the published file.
 
 A test keeps both current.
 """
@@ -31,9 +32,9 @@ Errors are one or two plain lines on stderr: what happened, where, what to do; `
 DATA_HEAD = """\
 # Data dictionary
 
-Written by `make docs` from the comments that the published file carries; do not edit. `comment` columns of `duckdb_tables()`, `duckdb_columns()`, `duckdb_views()` and
-`duckdb_functions()` say the same in the file itself. Money is DECIMAL, instants are TIMESTAMP WITH TIME ZONE, days are those of the business's time zone. [bi.md](bi.md) says
-which to begin with, [history.md](history.md) how to ask about the past.
+Written by `make docs` from the comments that the published file carries; do not edit. In the file itself `duckdb_tables()`, `duckdb_columns()`,
+`duckdb_views()` and `duckdb_functions()` have them in their column `comment`. Money is DECIMAL, instants are TIMESTAMP WITH TIME ZONE, days are those
+of the business's time zone. [bi.md](bi.md) says which to begin with, [history.md](history.md) how to ask about the past.
 """
 SCHEMA_TITLES = {
     "bi": "for BI tools: wide views, metrics and macros",
