@@ -9,6 +9,7 @@
 --   owner_id: the CRM's id of the group's owner
 --   currency: ISO 4217, of the group's deals
 --   bucket: opening, then new, restored, reopened, transferred_in, pulled_in, pushed_in, restated_in, increased, decreased, fx (the home amount moved, by another rate, not the deal's own), deleted, won, lost, transferred_out, pushed_out, pulled_out, restated_out, then closing
+--   bucket_order: place of the bucket in that order, from 1, to sort by
 --   deals: deals booked; signed like the amount, 0 for a change of amount
 --   amount: in the group's currency; leaving is negative
 --   amount_home: the same in the home currency
@@ -88,7 +89,10 @@ movement as (
     from booked
 )
 select split_part(opportunity_key, ':', 1) as source, grouped.pipeline as pipeline, grouped.owner_id as owner_id, grouped.currency as currency,
-       "row".bucket as bucket, sum("row".deals)::bigint as deals, sum("row".amount)::decimal(38, 2) as amount,
+       "row".bucket as bucket,
+       list_position(['opening', 'new', 'restored', 'reopened', 'transferred_in', 'pulled_in', 'pushed_in', 'restated_in', 'increased', 'decreased', 'fx', 'deleted',
+                      'won', 'lost', 'transferred_out', 'pushed_out', 'pulled_out', 'restated_out', 'closing'], "row".bucket)::integer as bucket_order,
+       sum("row".deals)::bigint as deals, sum("row".amount)::decimal(38, 2) as amount,
        sum("row".home)::decimal(38, 2) as amount_home
 from movement
 where "row" is not null

@@ -15,6 +15,7 @@
 --   owner_active: false where the owner left or is no person
 --   pipeline: record type or pipeline
 --   stage: canonical stage
+--   stage_rank: its place in the funnel, 0 (prequalified) to 5 (closed), to sort by; NULL for on_hold and unmapped
 --   crm_stage: the CRM's own value of the stage
 --   crm_stage_label: what people read for it
 --   status: open, won or lost
@@ -75,7 +76,7 @@ finding as (
     group by f.opportunity_key
 )
 select o.source, o.crm, o.opportunity_key, o.opportunity_id, o.name, o.url, o.account_id, o.account_name, o.owner_id, o.owner_name,
-       w.email as owner_email, w.team, o.owner_active, o.pipeline, o.stage, o.crm_stage, o.crm_stage_label,
+       w.email as owner_email, w.team, o.owner_active, o.pipeline, o.stage, o.stage_rank, o.crm_stage, o.crm_stage_label,
        case when o.is_won then 'won' when o.is_closed then 'lost' else 'open' end as status, o.is_closed, o.is_won,
        o.forecast_category, coalesce(l.type, o.type) as type, o.amount, o.currency, o.amount_home,
        (o.amount_home::decimal(38, 2) * o.probability)::decimal(38, 2) as weighted_home, o.probability,
