@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import duckdb
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,3 +96,17 @@ def test_a_place_that_cannot_be_written_is_named_and_is_no_defect(tmp_path, word
     assert "diary" in done.stderr
     assert "Not a directory" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_mistake_in_the_targets_is_named_and_stops_no_run(tmp_path):
+    (tmp_path / "plumbline.toml").write_text('[metrics]\ntargets = "plan/targets.csv"\n', encoding="utf-8")
+    (tmp_path / "plan").mkdir()
+    file = tmp_path / "plan" / "targets.csv"
+    file.write_text("period_start,period_end,amount_home\n2026-10-01,2026-12-31,5\n", encoding="utf-8")
+    assert plumbline("publish", cwd=tmp_path).stderr == ""
+    file.write_text("period_start,period_end,amount_home\n2026-10-01,2026-12-31,five\n", encoding="utf-8")
+    done = plumbline("publish", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "targets.csv: line 2, amount_home: five is not an amount like" in done.stderr
+    with duckdb.connect(str(tmp_path / "data" / "published" / "plumbline.duckdb"), read_only=True) as con:
+        assert con.execute("select measure, amount_home from core.target").fetchall() == [("won", 5)]
