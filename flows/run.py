@@ -101,6 +101,6 @@ def _take_plans(run: Run) -> None:
     for kind, file in ((plan.TARGETS, run.settings.metrics.targets), (plan.PERIODS, run.settings.metrics.periods)):
         if file is not None:
             try:
-                plan.take(run.con, kind, file)
+                plan.take(run.con, kind, file, run.settings.sources)
             except plan.PlanError as error:
                 run.warn(str(error))

@@ -6,6 +6,7 @@ A file is taken whole or not at all: a mistake in one line changes nothing that 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,11 @@ TARGETS = Plan(
     needed=("period_start", "period_end", "amount_home"),
     wrong=(
         ("measure", "measure not in ('won', 'created')", "{value} is neither won nor created"),
-        ("source", "source not in (select source from core.source)", "no source is called {value}"),
+        (
+            "source",
+            "source is not null and source not in (select s.source from core.source s) and not list_contains(getvariable('plan_sources'), source)",
+            "no source is called {value}",
+        ),
         ("amount_home", "try_cast(amount_home as decimal(18, 2)) < 0", "{value} is less than 0"),
         *_SPAN,
     ),
@@ -77,8 +82,9 @@ PERIODS = Plan(
 SHAPES = {"date": "a day like 2026-03-31", "integer": "a whole number", "decimal(18, 2)": "an amount like 250000.00, without thousands separators"}
 
 
-def take(con: duckdb.DuckDBPyConnection, plan: Plan, file: Path) -> int:
+def take(con: duckdb.DuckDBPyConnection, plan: Plan, file: Path, sources: Collection[str] = ()) -> int:
     """Fill the plan's table from a CSV file with a header and return its rows. A table that says the same already is not written.
+    sources: names that may be used though nothing of them was loaded yet.
 
     Raises PlanError where the file is missing or is no CSV, for columns that are unknown or missing, and for lines that cannot be read or
     contradict each other; the table is then as it was.
@@ -94,6 +100,7 @@ def take(con: duckdb.DuckDBPyConnection, plan: Plan, file: Path) -> int:
     except duckdb.Error as error:
         said = str(error).splitlines()[0]
         raise PlanError(f"this is no CSV file: {said}", path=file, fix=f"Its first line names the columns: {', '.join(plan.columns)}.") from None
+    con.execute("set variable plan_sources = $1::varchar[]", [list(sources)])
     try:
         _check_columns(con, plan, file)
         _check_rows(con, plan, file)
@@ -110,6 +117,7 @@ def take(con: duckdb.DuckDBPyConnection, plan: Plan, file: Path) -> int:
         row = con.execute(f"select count(*) from {plan.table}").fetchone()
         return int(row[0]) if row else 0
     finally:
+        con.execute("reset variable plan_sources")
         con.execute("drop table plan_file")
 
 

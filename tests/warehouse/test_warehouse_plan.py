@@ -62,6 +62,13 @@ def test_a_mistake_is_named_with_its_line_and_what_held_before_holds(told: Any, 
     assert told.execute("select amount_home from core.target").fetchall() == [(1,)]
 
 
+def test_a_target_may_be_of_a_source_that_was_not_synced_yet(con: Any, tmp_path: Path) -> None:
+    file = write(tmp_path / "t.csv", HEAD + "2026-10-01,2026-12-31,sales,,,won,5\n" + Q4)
+    assert plan.take(con, plan.TARGETS, file, {"sales": None}) == 2
+    with pytest.raises(plan.PlanError, match="line 2, source: no source is called sales"):
+        plan.take(con, plan.TARGETS, file)
+
+
 @pytest.mark.parametrize("text", ["", "\x00\x01\x02", None])
 def test_a_file_that_is_none_is_said_to_be_none(told: Any, tmp_path: Path, text: str | None) -> None:
     file = tmp_path / "none.csv" if text is None else write(tmp_path / "x.csv", text)
