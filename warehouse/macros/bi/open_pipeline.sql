@@ -1,6 +1,7 @@
 -- The open pipeline at the end of a business day, as it was to be closed in a period: per pipeline, owner and stage of that day. In the pipeline are stages from
 -- qualified to negotiation; others (prequalified, on_hold, unmapped) have rows of their own that say so, and what was past due then is counted apart, not in
--- the period. Trusted is what no critical or high finding of a rule that alerts spoke against on that day, in sources whose activities could be judged then.
+-- the period. Trusted is what no critical or high finding of a rule that alerts spoke against on that day, in sources whose activities could be judged
+-- then: no CRM knows that number. Salesforce's expected revenue and HubSpot's weighted amount are weighted_home, by the probability that people or the stage set.
 --   source: name of the source
 --   pipeline: pipeline on that day
 --   owner_id: the CRM's id of the owner on that day

@@ -1,4 +1,5 @@
 -- How many of the deals that were open when a span of business days began were pushed within it (bi.push_event), per pipeline and owner of the beginning.
+-- Salesforce's PushCount is a count of a deal's whole life, into later calendar months only; HubSpot has none.
 --   source: name of the source
 --   pipeline: pipeline at the beginning
 --   owner_id: the CRM's id of the owner at the beginning

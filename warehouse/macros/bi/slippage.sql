@@ -1,5 +1,6 @@
 -- Of the deals that were open when a period began and were to be closed in it: how many are neither won nor lost when it ended. A deal that was deleted or
--- merged since is in neither. Per pipeline and owner of the beginning.
+-- merged since is in neither. Per pipeline and owner of the beginning. Salesforce's Moved Out and Gong's pushed out also count deals that
+-- came into the period after it had begun.
 --   source: name of the source
 --   pipeline: pipeline at the beginning
 --   owner_id: the CRM's id of the owner at the beginning

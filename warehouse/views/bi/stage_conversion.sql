@@ -1,6 +1,7 @@
 -- What became of the deals that reached each stage, per pipeline and month in which they first did. A deal that skips a stage has reached it when it
 -- enters a later one, and one that is won has reached them all. Counts may be added up over rows; for a rate take months that are older than a sales
--- cycle, for young ones are mostly open still. Salesforce and HubSpot count a deal that skips a stage in no conversion of it.
+-- cycle, for young ones are mostly open still. HubSpot's funnel of all stages loses a deal at the first stage that it skips; its funnel
+-- of any stages counts the stages that deals were in, whatever the order.
 --   source: name of the source
 --   pipeline: record type or pipeline
 --   stage: canonical stage reached, qualified to negotiation

@@ -1,5 +1,6 @@
 -- How long deals stay in each open stage, per pipeline: stays that are over, of deals won and of all; and how long the deals that are in it now have been.
 -- Business days. Percentiles need samples: with fewer than 30 stays a 90th percentile is no more than the longest one.
+-- HubSpot's times in stage and Salesforce's stage duration are of the CRM's own stages: two that stand for one canonical stage are one stay here.
 --   source: name of the source
 --   pipeline: record type or pipeline
 --   stage: canonical stage

@@ -1,5 +1,6 @@
 -- Sales velocity per pipeline over the twelve months before the last load: open deals x win rate x average won amount / mean sales cycle, in home currency a
--- day. All four are of the same pipeline and months, the open deals of today. Deals imported closed (closed before they were made) have no cycle.
+-- day. All four are of the same pipeline and months, the open deals of today. Reports of the CRMs take the
+-- cycle to the close date that people typed. Deals imported closed (closed before they were made) have no cycle.
 --   source: name of the source
 --   pipeline: record type or pipeline
 --   open_deals: open deals from qualified to negotiation
