@@ -79,17 +79,12 @@ def _sections(con: Any) -> dict[str, str]:
         for definition in definitions(kind):
             told[definition.name] = {column.name: column.comment for column in definition.columns}
             sections[definition.name] = f"### {definition.name}\n\n{definition.comment}\n\n" + _table(con, definition.name, told[definition.name])
-    parameters = {
-        f"{schema}.{name}": names
-        for schema, name, names in con.execute(
-            "select schema_name, function_name, parameters from duckdb_functions() "
-            "where database_name = current_database() and schema_name = 'bi' and function_type in ('macro', 'table_macro')"
-        ).fetchall()
-    }
     for definition in definitions("macro"):
-        comment, *columns = definition.comment.split("\n")
-        names = parameters[definition.name]
-        text = f"### {definition.name}({', '.join(names)})\n\n{comment}\n"
+        comment, *lines = definition.comment.split("\n")
+        names = [argument.name for argument in definition.arguments]
+        columns = lines[len(names) :]
+        text = f"### {definition.name}({', '.join(names)})\n\n{comment}\n\n"
+        text += "".join(f"- {argument.name}: {argument.comment}\n" for argument in definition.arguments)
         if definition.kind == "macro table":
             # Types do not depend on what is asked; `days` is the one argument that is no day.
             call = f"{definition.name}({', '.join('30' if name == 'days' else 'current_date' for name in names)})"

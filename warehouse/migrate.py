@@ -26,6 +26,22 @@ COLUMN = re.compile(
     r'^\s+(?P<name>"?\w+"?)\s+(?P<type>\w+(?:\s*\([^)]*\))?(?:\[\])?)(?P<null>\s+not null)?\s*,?\s*--\s*(?P<comment>.+?)\s*$'
 )
 VIEW_COLUMN = re.compile(r"^--\s{3,}(?P<name>\w+):\s*(?P<comment>.+?)\s*$")
+MACRO = re.compile(r"^create or replace macro (?P<name>\w+\.\w+)\((?P<arguments>[^)]*)\) as", re.MULTILINE)
+# What the arguments of macros stand for: the same word means the same in all of them, but for those named with their macro.
+ARGUMENTS = {
+    "day": "business day, as it ended",
+    "days": "number of days",
+    "instant": "TIMESTAMP WITH TIME ZONE; a date is its first moment in the session's time zone",
+    "lock_day": "business day at whose end the forecast was made",
+    "from_date": "first business day of the span",
+    "to_date": "last business day of the span",
+    "period_start": "first business day of the period",
+    "period_end": "last business day of the period",
+    "window_start": "first close date that is in scope",
+    "window_end": "last close date that is in scope",
+    "bi.pipeline_movement.from_date": "business day at whose end the opening is taken: the last one before the span",
+    "bi.pipeline_movement.to_date": "business day at whose end the closing is taken: the last one of the span",
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,7 @@ class Definition:
     comment: str
     columns: tuple[Column, ...]
     sql: str
+    arguments: tuple[Column, ...] = ()  # of a macro
 
 
 @cache
@@ -56,7 +73,7 @@ def definitions(kind: str) -> tuple[Definition, ...]:
 
 
 def read_definition(file: Path, kind: str) -> Definition:
-    """A definition from its file. Raises ValueError where a table, a view or a column has no comment: readers hold on to them."""
+    """A definition from its file. Raises ValueError where a table, a view, a column or a macro's argument has no comment: readers hold on to them."""
     sql = file.read_text(encoding="utf-8")
     lines = sql.splitlines()
     header, columns = [], []
@@ -74,12 +91,28 @@ def read_definition(file: Path, kind: str) -> Definition:
                 raise ValueError(f"{file.name}: cannot read the column in: {line.strip()}")
     comment = " ".join(header).strip()
     if kind == "macro":
-        told = [f"{column.name}: {column.comment}" for column in columns]
+        name = f"{file.parent.name}.{file.stem}"
+        arguments = _arguments(name, sql)
+        told = [f"{argument.name} (argument): {argument.comment}" for argument in arguments]
+        told += [f"{column.name}: {column.comment}" for column in columns]
         kind = "macro table" if re.search(r"\) as table$", sql, re.MULTILINE) else "macro"
-        return Definition(kind, f"{file.parent.name}.{file.stem}", "\n".join([comment, *told]), (), sql)
+        return Definition(kind, name, "\n".join([comment, *told]), (), sql, arguments)
     if not comment or not columns:
         raise ValueError(f"{file.name} has no comment or no columns")
     return Definition(kind, f"{file.parent.name}.{file.stem}", comment, tuple(columns), sql)
+
+
+def _arguments(name: str, sql: str) -> tuple[Column, ...]:
+    match = MACRO.search(sql)
+    if not match or match["name"] != name:
+        raise ValueError(f"{name} is not created on one line, with its arguments")
+    found = []
+    for argument in match["arguments"].split(", ") if match["arguments"] else ():
+        comment = ARGUMENTS.get(f"{name}.{argument}") or ARGUMENTS.get(argument)
+        if not comment:
+            raise ValueError(f"{name} has an argument {argument} that ARGUMENTS does not explain")
+        found.append(Column(argument, "", comment))
+    return tuple(found)
 
 
 def migrations(directory: Path | None = None) -> list[tuple[int, str, str]]:

@@ -6,6 +6,7 @@ the file before keep what they have until they open it again, because a rename l
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -81,8 +82,10 @@ def _write(con: duckdb.DuckDBPyConnection, part: Path) -> None:
                 copy.execute(f'insert into published.{table.name} by name from "{private}".{table.name}{order}')
                 _check_whole(copy, private, table.name)
                 describe(copy, table)
-            # The run that publishes has not ended, and never will in this file.
-            copy.execute("delete from published.ops.sync_run where ended_at is null")
+            # The run that publishes has not ended, and never will in this file. One that was interrupted has no end either, but is over.
+            copy.execute("delete from published.ops.sync_run where status = 'running'")
+            # SQLAlchemy's dialect duckdb-engine asks for keys as of PostgreSQL, in a cast to a type that DuckDB lacks: without it no table reflects.
+            copy.execute("create type published.main.regclass as varchar")
             create_others(copy)
             copy.execute(f'use "{private}"')
         finally:
@@ -102,10 +105,17 @@ def _check_whole(copy: duckdb.DuckDBPyConnection, private: str, table: str) -> N
 
 @contextmanager
 def _alone_in(directory: Path) -> Iterator[None]:
-    """Hold the directory against other publishers; the lock goes with the process, whichever way that ends, and leaves no file."""
+    """Hold the directory against other publishers; the lock goes with the process, whichever way that ends, and leaves no file.
+
+    Network file systems lock no directories: there the writer's lock on the warehouse is all that keeps publishers apart.
+    """
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
         yield
     finally:
         os.close(handle)

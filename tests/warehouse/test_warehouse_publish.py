@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 import sys
 from datetime import date, timedelta
@@ -92,6 +94,8 @@ def test_the_published_file_has_all_but_raw_with_every_comment(judged: Any, tmp_
         assert reader.execute("select count(*) from duckdb_tables() where not internal and comment is null").fetchone() == (0,)
         macros = reader.execute("select schema_name || '.' || function_name, comment from duckdb_functions() where not internal").fetchall()
         assert len(macros) > 12 and all(comment for _, comment in macros), [name for name, comment in macros if not comment]
+        told = "select function_name, unnest(parameters) as p, comment from duckdb_functions() where not internal"
+        assert reader.execute(f"select function_name, p from ({told}) where not contains(comment, p || ' (argument): ')").fetchall() == []
         assert reader.execute("select count(*) from core.opportunity").fetchone() == (6,)
         assert reader.execute("select count(*) from bi.opportunity").fetchone() == (5,)
         assert reader.execute("select count(*) from bi.pipeline_snapshot").fetchone() == (3,)
@@ -195,6 +199,66 @@ def test_the_run_that_publishes_is_not_in_the_file_as_running(judged: Any, tmp_p
 
     before = ops.start_run(judged, command="sync", now=NOON)
     ops.finish_run(judged, before, status="done")
+    killed = ops.start_run(judged, command="nightly", now=NOON)
+    ops.mark_interrupted(judged)
     ops.start_run(judged, command="publish", now=NOON)
     with duckdb.connect(str(publish(judged, tmp_path / "p.duckdb", now=NOON)), read_only=True) as con:
-        assert con.execute("select run_id, status from ops.sync_run").fetchall() == [(before, "done")]
+        found = con.execute("select run_id, status from ops.sync_run").fetchall()
+    assert set(found) == {(before, "done"), (killed, "interrupted")}  # that one has no end either, and BI should know of it
+
+
+# Publishes and dies when the new file is written and not yet in its place, as by a power cut.
+KILLED = """
+import os, signal, sys
+from datetime import UTC, datetime
+from pathlib import Path
+from warehouse.connection import open_warehouse
+from warehouse.publish import publish
+os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
+with open_warehouse(Path(sys.argv[1])) as warehouse:
+    publish(warehouse.con, Path(sys.argv[2]), now=datetime.now(UTC))
+"""
+
+
+def test_a_publisher_that_is_killed_leaves_the_old_file_and_is_in_nobodys_way(con: Any, tmp_path: Path) -> None:
+    target = publish(con, tmp_path / "out" / "published.duckdb", now=NOON)
+    before = target.read_bytes()
+    other = [sys.executable, "-c", KILLED, str(tmp_path / "another.duckdb"), str(target)]
+    assert subprocess.run(other, check=False, cwd=Path(__file__).resolve().parents[2]).returncode == -signal.SIGKILL
+    assert target.read_bytes() == before
+    assert (tmp_path / "out" / "published.duckdb.part").exists()
+    publish(con, target, now=NOON + DAY)
+    assert [path.name for path in target.parent.iterdir()] == ["published.duckdb"]
+    with duckdb.connect(str(target), read_only=True) as reader:
+        assert reader.execute("select count(*) from ops.publication").fetchone() == (2,)
+
+
+def test_a_share_that_locks_no_directories_can_be_published_to(con: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr("fcntl.flock", refused)  # what NFS says to a directory
+    assert publish(con, tmp_path / "published.duckdb", now=NOON).exists()
+
+
+def test_sqlalchemy_reflects_tables_views_and_comments(judged: Any, tmp_path: Path) -> None:
+    """With duckdb-engine, which many BI tools bring; it looks for types of PostgreSQL."""
+    from sqlalchemy import MetaData, create_engine, func, inspect, select
+
+    target = publish(judged, tmp_path / "published.duckdb", now=NOON)
+    engine = create_engine(f"duckdb:///{target}", connect_args={"read_only": True})
+    try:
+        meta = MetaData()
+        for schema in ("core", "quality", "ops", "bi"):
+            meta.reflect(engine, schema=schema, views=True)
+        names = {f"{row[0]}.{row[1]}" for row in judged.execute("select table_schema, table_name from information_schema.tables").fetchall()}
+        assert set(meta.tables) == {name for name in names if not name.startswith("raw.")}
+        assert all(table.comment for table in meta.tables.values())
+        assert [str(column) for table in meta.tables.values() for column in table.columns if not column.comment] == []
+        deal = meta.tables["bi.opportunity"]
+        assert (str(deal.c.amount_home.type), str(deal.c.created_date.type)) == ("NUMERIC(18, 2)", "DATE")
+        assert inspect(engine).get_view_names("bi")
+        with engine.connect() as connection:
+            assert connection.execute(select(func.count()).select_from(deal)).scalar() == 5
+    finally:
+        engine.dispose()

@@ -1,4 +1,4 @@
--- Every run of every command that changes the warehouse. The published file has those that ended before it was published.
+-- Every run of every command that changes the warehouse. The published file has those that were over when it was published.
 create table if not exists ops.sync_run (
     run_id              varchar not null,       -- sortable: yyyymmddThhmmss-xxxx
     command             varchar not null,       -- sync, check, nightly, ...
