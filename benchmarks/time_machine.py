@@ -46,6 +46,10 @@ QUESTIONS = {
     """,
     "a waterfall": "from bi.pipeline_movement(date '2025-06-30', date '2025-09-30', date '2025-07-01', date '2025-12-31')",
     "a year's waterfall": "from bi.pipeline_movement(date '2024-12-31', date '2025-12-31', date '2025-01-01', date '2026-12-31')",
+    "open pipeline of a day": "from bi.open_pipeline(date '2025-08-15', date '2025-07-01', date '2025-09-30')",
+    "coverage of a quarter": "from bi.coverage(date '2025-08-15', date '2025-07-01', date '2025-09-30')",
+    "accuracy of a forecast": "from bi.forecast_accuracy(date '2025-08-15', date '2025-07-01', date '2025-09-30')",
+    "concentration": "from bi.concentration(date '2025-08-15', date '2025-07-01', date '2025-09-30')",
 }
 SCAN = "select count(*), max(valid_from), sum(hash(stage)), sum(amount_home) from core.opportunity_version"
 

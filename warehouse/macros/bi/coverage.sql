@@ -66,8 +66,11 @@ past as (
     select split_part(d.opportunity_key, ':', 1) as source, d.pipeline, d.owner_id, count(*) as deals, sum(d.amount_home) as due_home,
            coalesce(sum(e.amount_home), 0) as won_home
     from due d
-    left join core.opportunity_version e on e.opportunity_key = d.opportunity_key and e.is_won and e.is_closed and not e.is_deleted
-     and e.valid_from < d.ended_at and (e.valid_to >= d.ended_at or e.valid_to is null)
+    -- An `or` in the condition would compare every deal with every win.
+    left join (select opportunity_key, amount_home, valid_from, coalesce(valid_to, timestamptz 'infinity') as valid_to
+               from core.opportunity_version
+               where is_won and is_closed and not is_deleted) e
+      on e.opportunity_key = d.opportunity_key and e.valid_from < d.ended_at and e.valid_to >= d.ended_at
     group by all
 ),
 part as (
