@@ -91,6 +91,8 @@ def _sections(con: Any) -> dict[str, str]:
             comments = dict(line.split(": ", 1) for line in columns) or told["core.opportunity_version"]
             text += "\n" + _table(con, call, comments)
         sections[definition.name] = text
+    zone = con.execute("select comment from duckdb_functions() where schema_name = 'bi' and function_name = 'business_timezone'").fetchone()
+    sections["bi.business_timezone"] = f"### bi.business_timezone()\n\n{zone[0]}\n"
     return sections
 
 

@@ -239,7 +239,7 @@ def _columns(con: duckdb.DuckDBPyConnection, table: str) -> set[str]:
 
 
 def _fingerprint() -> str:
-    text = "".join(d.name + d.sql for kind in ("table", "view", "macro") for d in definitions(kind))
+    text = "".join(d.name + d.sql + d.comment for kind in ("table", "view", "macro") for d in definitions(kind))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
