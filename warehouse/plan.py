@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 
 from warehouse.errors import WarehouseError
+from warehouse.migrate import transaction
 
 SHOWN = 5  # mistakes named in one message; the rest are counted
 
@@ -84,6 +85,7 @@ SHAPES = {"date": "a day like 2026-03-31", "integer": "a whole number", "decimal
 
 def take(con: duckdb.DuckDBPyConnection, plan: Plan, file: Path, sources: Collection[str] = ()) -> int:
     """Fill the plan's table from a CSV file with a header and return its rows. A table that says the same already is not written.
+
     sources: names that may be used though nothing of them was loaded yet.
 
     Raises PlanError where the file is missing or is no CSV, for columns that are unknown or missing, and for lines that cannot be read or
@@ -110,10 +112,9 @@ def take(con: duckdb.DuckDBPyConnection, plan: Plan, file: Path, sources: Collec
         old = f"select {names} from {plan.table}"
         differs = con.execute(f"select exists ((({new}) except all ({old})) union all (({old}) except all ({new})))").fetchone()
         if differs and differs[0]:
-            con.execute("begin")
-            con.execute(f"delete from {plan.table}")
-            con.execute(f"insert into {plan.table} by name {new}")
-            con.execute("commit")
+            with transaction(con):
+                con.execute(f"delete from {plan.table}")
+                con.execute(f"insert into {plan.table} by name {new}")
         row = con.execute(f"select count(*) from {plan.table}").fetchone()
         return int(row[0]) if row else 0
     finally:
